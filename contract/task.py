@@ -1,0 +1,76 @@
+"""What a caller wants done."""
+
+from typing import Annotated, Literal
+from uuid import uuid4
+
+from msgspec import Meta, Struct, field
+
+#: The longest answer a caller may ask for, in tokens: above any model's context served today.
+MAX_TOKENS_LIMIT = 1_048_576
+
+#: Seeds are 63 bit, so that JSON, msgpack and numpy all hold them exactly.
+MAX_SEED = 2**63 - 1
+
+Role = Literal["system", "user", "assistant"]
+
+
+def new_task_id() -> str:
+    """Return 32 random hexadecimal digits."""
+    return uuid4().hex
+
+
+class ChatMessage(Struct, frozen=True, forbid_unknown_fields=True):
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+class Sampling(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the next token is chosen.
+
+    Temperature 0 takes the most probable token. `top_k` 0, `top_p` 1 and `min_p` 0 switch those
+    filters off; penalties count over prompt and answer as OpenAI's and Hugging Face's do: presence
+    and frequency over the answer, repetition over both. `max_tokens` None means up to the end of
+    the context. `seed` None means that the gateway draws one.
+    """
+
+    temperature: Annotated[float, Meta(ge=0, le=2)] = 0.7
+    top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    min_p: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] = 1.0
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
+    max_tokens: Annotated[int, Meta(ge=1, le=MAX_TOKENS_LIMIT)] | None = None
+    stop: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...], Meta(max_length=16)] = ()
+    seed: Annotated[int, Meta(ge=0, le=MAX_SEED)] | None = None
+
+
+#: What every template task uses: the most probable row at every choice.
+GREEDY = Sampling(temperature=0.0)
+
+
+class Chat(Struct, frozen=True, tag="chat"):
+    """Input of a chat: the conversation so far; the answer is the assistant's next turn."""
+
+    messages: tuple[ChatMessage, ...]
+
+
+class Wish(Struct, frozen=True, tag="wish"):
+    """Input of a template task: what the person looks for, in their own words."""
+
+    wish: str
+
+
+class Task(Struct, frozen=True):
+    """One piece of work: which task, on which model, with which input.
+
+    `model` None means whichever model is there.
+    """
+
+    name: str
+    input: Chat | Wish
+    sampling: Sampling = Sampling()
+    model: str | None = None
+    task_id: str = field(default_factory=new_task_id)

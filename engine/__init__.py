@@ -1,0 +1,1 @@
+"""Continuous batching: many answers grow in one batch, each step computing what each has waiting."""

@@ -1,0 +1,104 @@
+"""Which block of the key/value cache holds what: bookkeeping only, no tensor.
+
+A block holds the keys and values of `block_tokens` neighbouring tokens. It is free, or held by one
+or more sequences, or kept: nobody holds it, but its content is known, and who comes with the same
+prefix takes it over. Kept blocks are given away least recently used first.
+
+A content is the path of tokens from the start of the text, not only the block's own tokens. Every
+path gets a number of its own that is never used again, so two paths cannot be taken for each other.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+#: Tokens of a block: small enough that little is wasted, large enough that tables stay short.
+BLOCK_TOKENS = 16
+
+#: The path before the first token.
+ROOT_PATH = 0
+
+
+class BlockCache:
+    """The blocks of one executor."""
+
+    def __init__(self, blocks: int, block_tokens: int = BLOCK_TOKENS) -> None:
+        self.blocks = blocks
+        self.block_tokens = block_tokens
+        self._free = list(range(blocks - 1, -1, -1))
+        self._holders = [0] * blocks
+        self._kept: OrderedDict[int, None] = OrderedDict()
+        self._path_of_block: dict[int, int] = {}
+        self._path_of_tokens: dict[tuple[int, tuple[int, ...]], int] = {}
+        self._tokens_of_path: dict[int, tuple[int, tuple[int, ...]]] = {}
+        self._block_of_path: dict[int, int] = {}
+        self._last_path = ROOT_PATH
+
+    @property
+    def available(self) -> int:
+        """How many blocks can be allocated now, kept ones included."""
+        return len(self._free) + len(self._kept)
+
+    def match(self, tokens: Sequence[int]) -> list[int]:
+        """Hold and return the blocks of the longest known prefix; at least one token is left to compute."""
+        found: list[int] = []
+        path = ROOT_PATH
+        for start in range(0, len(tokens) - self.block_tokens, self.block_tokens):
+            key = (path, tuple(tokens[start : start + self.block_tokens]))
+            if (known := self._path_of_tokens.get(key)) is None:
+                break
+            path = known
+            found.append(self._block_of_path[path])
+        for block in found:
+            self._hold(block)
+        return found
+
+    def allocate(self) -> int | None:
+        """Hold and return a block of unknown content, or None if all are held."""
+        if self._free:
+            block = self._free.pop()
+        elif self._kept:
+            block, _ = self._kept.popitem(last=False)
+            self._forget(block)
+        else:
+            return None
+        self._holders[block] = 1
+        return block
+
+    def publish(self, blocks: Sequence[int], index: int, tokens: Sequence[int]) -> None:
+        """Make known that `blocks[index]` now holds the tokens, behind what the blocks before it hold."""
+        block = blocks[index]
+        parent = self._path_of_block[blocks[index - 1]] if index else ROOT_PATH
+        key = (parent, tuple(tokens))
+        path = self._path_of_tokens.get(key)
+        if path is None:
+            self._last_path += 1
+            path = self._path_of_tokens[key] = self._last_path
+            self._tokens_of_path[path] = key
+            self._block_of_path[path] = block
+        self._path_of_block[block] = path
+
+    def release(self, blocks: Sequence[int]) -> None:
+        """Let go of a sequence's blocks, the last one first: a prefix outlives what hangs on it."""
+        for block in reversed(blocks):
+            self._holders[block] -= 1
+            assert self._holders[block] >= 0, "a block was released twice"
+            if self._holders[block]:
+                continue
+            if self._is_indexed(block):
+                self._kept[block] = None
+            else:
+                self._path_of_block.pop(block, None)
+                self._free.append(block)
+
+    def _hold(self, block: int) -> None:
+        self._kept.pop(block, None)
+        self._holders[block] += 1
+
+    def _is_indexed(self, block: int) -> bool:
+        path = self._path_of_block.get(block)
+        return path is not None and self._block_of_path.get(path) == block
+
+    def _forget(self, block: int) -> None:
+        path = self._path_of_block.pop(block)
+        del self._block_of_path[path]
+        del self._path_of_tokens[self._tokens_of_path.pop(path)]

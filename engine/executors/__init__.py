@@ -1,0 +1,1 @@
+"""What computes a step: each executor runs rows of tokens on one kind of device."""

@@ -1,0 +1,123 @@
+"""A checkpoint's tokenizer: conversations to ids, and the bytes behind every id."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from contract import ChatMessage
+from grammar import Vocabulary
+
+#: Stands for a message's content while the chat template is rendered; private use characters.
+PLACEHOLDER = "\ue2a1{index}\ue2a2"
+PLACEHOLDERS = re.compile("\ue2a1(\\d+)\ue2a2")
+
+#: How sentencepiece writes a space, and a byte that has no token of its own.
+SENTENCEPIECE_SPACE = "▁"
+BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+class UnsupportedTokenizer(Exception):
+    """The tokenizer is of a kind whose bytes are not known here, or has no chat template."""
+
+
+class ChatTokenizer:
+    """Turns conversations into prompt ids.
+
+    A message is never read as anything but text: where its content holds the spelling of a special
+    token, such as `<|user|>`, that spelling is encoded as ordinary characters.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        if not tokenizer.chat_template:
+            raise UnsupportedTokenizer("the tokenizer has no chat template, so it cannot hold a conversation")
+        self._tokenizer = tokenizer
+        self._plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._plain.encode_special_tokens = True
+        self._special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        self.vocabulary = build_vocabulary(tokenizer, self._plain)
+
+    def encode(self, messages: Sequence[ChatMessage]) -> list[int]:
+        """Return the prompt's ids, up to where the assistant's next turn begins."""
+        contents = [message.content for message in messages]
+        if any(special in content for content in contents for special in self._special):
+            return self._encode_apart(messages)
+        return self._encode_template(self._render(messages, contents))
+
+    def _render(self, messages: Sequence[ChatMessage], contents: Sequence[str]) -> str:
+        turns = [
+            {"role": message.role, "content": content}
+            for message, content in zip(messages, contents, strict=True)
+        ]
+        return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+    def _encode_template(self, text: str) -> list[int]:
+        return list(self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _encode_apart(self, messages: Sequence[ChatMessage]) -> list[int]:
+        """Encode the template and the contents separately, special tokens only in the template."""
+        places = [PLACEHOLDER.format(index=index) for index in range(len(messages))]
+        parts = PLACEHOLDERS.split(self._render(messages, places))
+        ids: list[int] = []
+        for place, part in enumerate(parts):
+            if place % 2 == 0:
+                ids += self._encode_template(part)
+            else:
+                content = messages[int(part)].content
+                ids += self._plain.encode(content, add_special_tokens=False).ids
+        return ids
+
+
+def build_vocabulary(tokenizer: PreTrainedTokenizerFast, plain: Tokenizer) -> Vocabulary:
+    """Return the bytes of every id, from the tokenizer's own description of how it decodes.
+
+    Raises UnsupportedTokenizer for a decoder that is neither byte-level (GPT-2) nor sentencepiece's.
+    """
+    decoders = _decoder_types(json.loads(tokenizer.backend_tokenizer.to_str())["decoder"])
+    special = set(tokenizer.all_special_ids)
+    special |= {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
+    pieces = [
+        None if id_ in special else piece
+        for id_, piece in enumerate(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
+    ]
+    added = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    if "ByteLevel" in decoders:
+        tokens = [_byte_level_bytes(piece, added) for piece in pieces]
+    elif "ByteFallback" in decoders or "Metaspace" in decoders:
+        tokens = [_sentencepiece_bytes(piece, added) for piece in pieces]
+    else:
+        raise UnsupportedTokenizer(
+            f"its decoder {sorted(decoders)} is neither byte-level nor sentencepiece's"
+        )
+    return Vocabulary(
+        tokens,
+        lambda text: plain.encode(text, add_special_tokens=False).ids,
+        drops_first_space="Strip" in decoders or "Metaspace" in decoders,
+    )
+
+
+def _decoder_types(decoder: dict[str, Any] | None) -> set[str]:
+    if decoder is None:
+        return set()
+    return {str(decoder["type"])}.union(*(_decoder_types(part) for part in decoder.get("decoders", [])))
+
+
+_BYTE_OF_CHARACTER = {character: byte for byte, character in bytes_to_unicode().items()}  # type: ignore[no-untyped-call]
+
+
+def _byte_level_bytes(piece: str | None, added: set[str]) -> bytes | None:
+    if piece is None or piece in added:
+        return None if piece is None else piece.encode()
+    return bytes(_BYTE_OF_CHARACTER[character] for character in piece)
+
+
+def _sentencepiece_bytes(piece: str | None, added: set[str]) -> bytes | None:
+    if piece is None or piece in added:
+        return None if piece is None else piece.encode()
+    if (byte := BYTE_TOKEN.fullmatch(piece)) is not None:
+        return bytes([int(byte[1], 16)])
+    return piece.replace(SENTENCEPIECE_SPACE, " ").encode()
