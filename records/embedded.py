@@ -1,0 +1,59 @@
+"""The catalogue that is there without any database server: an SQLite file with 25 books."""
+
+import os
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+#: The books, in the order of their primary keys 1 to 25.
+TITLES = (
+    "线性代数：从基础到前沿",
+    "矩阵的魔力：线性代数的探索",
+    "向量空间：线性代数的视角",
+    "线性映射与变换：线性代数的应用",
+    "线性代数的世界：理论与实践",
+    "法语启蒙：从零开始",
+    "法语语法精解：掌握核心规则",
+    "法语口语实战：日常对话篇",
+    "法国文化与法语：语言背后的故事",
+    "法语写作技巧：从基础到精进",
+    "微积分之旅：从初级到高级",
+    "微积分的秘密：理解极限与导数",
+    "积分的艺术：微积分的实践应用",
+    "微积分的世界：函数与变化",
+    "微积分探索：理论与问题解答",
+    "星际穿越：时间的秘密",
+    "异次元之门：平行宇宙的探索",
+    "未来世界：人工智能的崛起",
+    "黑洞之谜：宇宙的终极奥秘",
+    "量子纠缠：微观世界的奇异现象",
+    "量子力学：微观世界的奥秘",
+    "相对论：时间和空间的探索",
+    "粒子物理：基本粒子的研究",
+    "热力学：能量和熵的平衡",
+    "光学：光的性质和应用",
+)
+
+
+def ensure(path: Path) -> None:
+    """Create the catalogue unless the file is there; whoever reads the path sees no file or a whole one.
+
+    Several workers may call it at the same moment: one file is kept, and a file that exists is never touched.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        draft = Path(folder, path.name)
+        _write(draft)
+        try:
+            os.link(draft, path)  # unlike a rename, this leaves a file that is already there alone
+        except FileExistsError:
+            return
+
+
+def _write(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE book (id INTEGER PRIMARY KEY, title CHAR(255) NOT NULL)")
+        connection.executemany("INSERT INTO book (title) VALUES (?)", [(title,) for title in TITLES])
