@@ -133,8 +133,7 @@ function finish(conversation, reply, failure) {
   if (reply.content) {
     conversations.add(conversation, reply);
   } else if (conversation === current) {
-    const question = conversation.messages.pop();
-    conversations.save();
+    const question = conversations.takeBack(conversation);
     input.value ||= question.content;
     grow();
   }

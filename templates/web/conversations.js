@@ -27,12 +27,20 @@ export function add(conversation, message) {
   save();
 }
 
+// Removes the last message, and returns it.
+export function takeBack(conversation) {
+  const message = conversation.messages.pop();
+  if (conversation.messages.length === 0) conversation.title = "";
+  save();
+  return message;
+}
+
 export function remove(id) {
   all = all.filter((conversation) => conversation.id !== id);
   save();
 }
 
-export function save() {
+function save() {
   const kept = all.filter((conversation) => conversation.messages.length > 0);
   for (;;) {
     try {
