@@ -124,3 +124,13 @@ def test_without_a_worker_a_gateway_says_so(endpoints):
     with gateway_on(endpoints[:1]) as port:
         status, body = read(post_chat(port))
         assert (status, json.loads(body)["error"]["code"]) == (503, "no_worker")
+
+
+def test_a_client_that_leaves_before_the_first_token_stops_the_model(endpoints):
+    model = ScriptedModel("late", pause_seconds=5.0)
+    with gateway_on(endpoints[:1]) as port, worker_on(endpoints[:1], model):
+        eventually(lambda: is_ready(port))
+        connection = post_chat(port)
+        eventually(lambda: len(model.prompts) == 1)
+        connection.close()
+        eventually(lambda: model.stopped_early == 1)

@@ -1,0 +1,1 @@
+"""Everything that speaks ZeroMQ: gateways bind, workers dial, envelopes of `contract` travel between them."""

@@ -1,0 +1,234 @@
+import pytest
+
+from bus import wire
+from bus.assignment import INBOX_EVENTS, Assignment
+from bus.dispatcher import Dispatcher
+from bus.roster import Roster
+from bus.wire import SILENCE_SECONDS
+from contract import Beat, Cancel, Failed, Finished, Goodbye, Hello, Refused, Reply, Submit, Token
+from tests.bus.house import CARD, chat
+
+
+class Line:
+    """Stands where the socket stands: keeps what was sent, and knows who cannot be reached."""
+
+    def __init__(self) -> None:
+        self.sent = []
+        self.unreachable = set()
+
+    def __call__(self, worker: bytes, message: bytes) -> bool:
+        self.sent.append((worker, wire.decode_for_worker(message)))
+        return worker not in self.unreachable
+
+    def submits(self) -> list[bytes]:
+        return [worker for worker, envelope in self.sent if isinstance(envelope, Submit)]
+
+    def cancels(self) -> list[tuple[bytes, str]]:
+        return [(worker, each.task_id) for worker, each in self.sent if isinstance(each, Cancel)]
+
+
+@pytest.fixture
+def line():
+    return Line()
+
+
+@pytest.fixture
+def dispatcher(line):
+    return Dispatcher(Roster(first_beat=0), line)
+
+
+def hello(worker="a", **changes):
+    return Hello(worker, CARD, ("chat",), changes.pop("capacity", 10), 0, **changes)
+
+
+def given(dispatcher, task_id="t") -> Assignment:
+    task = chat(task_id=task_id)
+    assignment = Assignment(task, wire.encode(Submit(task)))
+    dispatcher.accept(assignment, 0.0)
+    return assignment
+
+
+def heard(assignment: Assignment) -> list:
+    return [assignment.inbox.get_nowait() for _ in range(assignment.inbox.qsize())]
+
+
+def codes(assignment: Assignment) -> list[str]:
+    return [event.code for event in heard(assignment)]
+
+
+def token(index: int, *ids: int) -> Reply:
+    return Reply("t", Token(index, ids or (7,), "x"))
+
+
+def test_events_reach_the_reader_and_the_ending_frees_the_place(dispatcher, line):
+    dispatcher.hear(b"a", hello(capacity=1), 0.0)
+    assignment = given(dispatcher)
+    for envelope in (token(0, 5, 6), token(2), Reply("t", Finished())):
+        dispatcher.hear(b"a", envelope, 1.0)
+    assert heard(assignment) == [Token(0, (5, 6), "x"), Token(2, (7,), "x"), Finished()]
+    assert assignment.token_ids == [5, 6, 7]
+    assert given(dispatcher, "next").worker == b"a"
+
+
+def test_nothing_follows_an_ending(dispatcher):
+    dispatcher.hear(b"a", hello(), 0.0)
+    assignment = given(dispatcher)
+    for envelope in (Reply("t", Finished()), token(0), Reply("t", Finished())):
+        dispatcher.hear(b"a", envelope, 1.0)
+    assert heard(assignment) == [Finished()]
+
+
+def test_tokens_that_come_twice_are_dropped(dispatcher):
+    dispatcher.hear(b"a", hello(), 0.0)
+    assignment = given(dispatcher)
+    for index in (0, 1, 0, 1, 2):
+        dispatcher.hear(b"a", token(index), 1.0)
+    assert [event.index for event in heard(assignment)] == [0, 1, 2]
+
+
+def test_text_without_new_ids_is_delivered(dispatcher):
+    dispatcher.hear(b"a", hello(), 0.0)
+    assignment = given(dispatcher)
+    dispatcher.hear(b"a", token(0), 1.0)
+    dispatcher.hear(b"a", Reply("t", Token(1, (), "rest")), 1.0)
+    assert [event.text for event in heard(assignment)] == ["x", "rest"]
+
+
+def test_a_gap_between_tokens_fails_the_task_and_stops_its_worker(dispatcher, line):
+    dispatcher.hear(b"a", hello(), 0.0)
+    assignment = given(dispatcher)
+    dispatcher.hear(b"a", token(1), 1.0)
+    assert codes(assignment) == ["worker_lost"]
+    assert line.cancels() == [(b"a", "t")]
+
+
+def test_a_worker_may_speak_only_about_its_own_tasks(dispatcher):
+    dispatcher.hear(b"a", hello(), 0.0)
+    assignment = given(dispatcher)
+    dispatcher.hear(b"b", token(0), 1.0)
+    dispatcher.hear(b"b", Refused("t"), 1.0)
+    assert heard(assignment) == []
+    assert assignment.worker == b"a"
+
+
+def test_a_refused_task_goes_to_the_next_worker(dispatcher, line):
+    for name in ("a", "b"):
+        dispatcher.hear(name.encode(), hello(name), 0.0)
+    assignment = given(dispatcher)
+    dispatcher.hear(b"a", Refused("t"), 0.1)
+    assert line.submits() == [b"a", b"b"]
+    dispatcher.hear(b"b", token(0), 0.2)
+    assert heard(assignment) == [Token(0, (7,), "x")]
+
+
+def test_when_all_refuse_the_client_hears_when_to_come_again(dispatcher, line):
+    for name in ("a", "b"):
+        dispatcher.hear(name.encode(), hello(name), 0.0)
+    assignment = given(dispatcher)
+    dispatcher.hear(b"a", Refused("t"), 0.1)
+    dispatcher.hear(b"b", Refused("t"), 0.2)
+    (failed,) = heard(assignment)
+    assert (failed.code, failed.status, failed.retryable) == ("overloaded", 503, True)
+    assert 1 <= failed.retry_after_seconds <= 60
+    assert line.submits() == [b"a", b"b"]
+
+
+def test_a_worker_that_cannot_be_reached_is_lost_and_the_next_is_tried(dispatcher, line):
+    for name in ("a", "b"):
+        dispatcher.hear(name.encode(), hello(name), 0.0)
+    first = given(dispatcher, "first")
+    line.unreachable.add(b"a")
+    given(dispatcher, "second")
+    third = given(dispatcher, "third")
+    assert codes(first) == ["worker_lost"]
+    assert third.worker == b"b"
+    assert [status.worker for status in dispatcher.statuses] == ["b"]
+
+
+def test_a_beat_finds_the_worker_that_is_gone(dispatcher, line):
+    dispatcher.hear(b"a", hello(), 0.0)
+    assignment = given(dispatcher)
+    line.unreachable.add(b"a")
+    dispatcher.beat(1.0)
+    assert heard(assignment) == [
+        Failed("worker_lost", "the worker was lost while it held the task", 503, retryable=True)
+    ]
+    assert dispatcher.statuses == ()
+
+
+def test_a_beat_finds_the_worker_that_is_silent(dispatcher, line):
+    dispatcher.hear(b"a", hello(), 0.0)
+    assignment = given(dispatcher)
+    dispatcher.beat(SILENCE_SECONDS)
+    assert heard(assignment) == []
+    dispatcher.beat(SILENCE_SECONDS + 0.1)
+    assert codes(assignment) == ["worker_lost"]
+    assert line.sent[-1] == (b"a", Beat(2))
+
+
+def test_a_worker_that_says_goodbye_still_finishes(dispatcher):
+    dispatcher.hear(b"a", hello(), 0.0)
+    assignment = given(dispatcher)
+    dispatcher.hear(b"a", Goodbye("a"), 0.1)
+    assert codes(given(dispatcher, "late")) == ["no_worker"]
+    dispatcher.hear(b"a", Reply("t", Finished()), 0.2)
+    assert heard(assignment) == [Finished()]
+
+
+def test_a_task_that_never_arrived_fails_when_the_worker_does_not_hold_it(dispatcher):
+    dispatcher.hear(b"a", hello(), 0.0)
+    assignment = given(dispatcher)
+    dispatcher.beat(1.0)
+    dispatcher.hear(b"a", hello(heard=1), 1.1)
+    assert codes(assignment) == ["worker_lost"]
+
+
+def test_a_task_that_nobody_waits_for_is_cancelled_at_the_next_hello(dispatcher, line):
+    dispatcher.hear(b"a", hello(held=("forgotten",)), 0.0)
+    assert line.cancels() == [(b"a", "forgotten")]
+
+
+def test_an_abandoned_task_is_cancelled_once(dispatcher, line):
+    dispatcher.hear(b"a", hello(), 0.0)
+    assignment = given(dispatcher)
+    dispatcher.abandon(assignment, 1.0)
+    dispatcher.abandon(assignment, 1.0)
+    assert line.cancels() == [(b"a", "t")]
+    assert heard(assignment) == []
+
+
+def test_a_reader_that_is_marked_as_gone_is_found_at_the_next_event(dispatcher, line):
+    dispatcher.hear(b"a", hello(), 0.0)
+    assignment = given(dispatcher)
+    assignment.is_abandoned = True
+    dispatcher.hear(b"a", token(0), 1.0)
+    assert line.cancels() == [(b"a", "t")]
+
+
+def test_a_reader_that_is_too_slow_is_told_so_and_memory_stays_bounded(dispatcher, line):
+    dispatcher.hear(b"a", hello(), 0.0)
+    assignment = given(dispatcher)
+    for index in range(INBOX_EVENTS + 10):
+        dispatcher.hear(b"a", token(index), 1.0)
+    events = heard(assignment)
+    assert len(events) == INBOX_EVENTS + 1
+    assert events[-1].code == "took_too_long"
+    assert line.cancels() == [(b"a", "t")]
+
+
+def test_a_task_id_can_be_used_by_one_task_at_a_time(dispatcher, line):
+    dispatcher.hear(b"a", hello(), 0.0)
+    first, second = given(dispatcher), given(dispatcher)
+    assert codes(second) == ["invalid_request"]
+    dispatcher.abandon(second, 0.1)
+    dispatcher.hear(b"a", token(0), 0.2)
+    assert len(heard(first)) == 1
+    assert line.cancels() == []
+
+
+def test_closing_ends_every_task(dispatcher, line):
+    dispatcher.hear(b"a", hello(), 0.0)
+    assignments = [given(dispatcher, str(number)) for number in range(3)]
+    dispatcher.close(1.0)
+    assert [codes(each) for each in assignments] == [["draining"]] * 3
+    assert len(line.cancels()) == 3

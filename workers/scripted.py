@@ -1,0 +1,137 @@
+"""A model that says what it was told to say: for tests, and for work on a front end."""
+
+import json
+import re
+import threading
+import time
+import zlib
+from collections.abc import Callable, Generator, Sequence
+
+from contract import (
+    ChatMessage,
+    ChooseRows,
+    Completion,
+    ModelCard,
+    PromptTooLong,
+    Sampling,
+    StopReason,
+    Timings,
+    Token,
+    Usage,
+)
+
+#: Characters of the longest piece that counts as one token.
+_PIECE_CHARACTERS = 4
+
+#: Token ids lie below; that of a piece is drawn from its letters, so that equal pieces have equal ids.
+_VOCABULARY = 32_000
+
+#: The id of a token that begins a character and prints nothing yet.
+_FIRST_HALF_ID = _VOCABULARY
+
+#: A space goes with the word after it; a character beyond 16 bit stands alone, see `_as_tokens`.
+_PIECE = re.compile(rf"[\U00010000-\U0010ffff]|\s?[^\s\U00010000-\U0010ffff]{{1,{_PIECE_CHARACTERS}}}|\s")
+
+#: What the model says: always the same, or made from the conversation.
+Script = str | Callable[[Sequence[ChatMessage]], str]
+
+#: What the model chooses under a constraint: always the same, or made from the conversation.
+Picks = Sequence[str] | Callable[[Sequence[ChatMessage]], Sequence[str]]
+
+
+class ScriptedModel:
+    """Speaks its script token by token with a pause before each; counts and records what it was asked.
+
+    `prompts` and `samplings` hold every call's arguments; `stopped_early` counts generators that were
+    closed before their end. Without `picks` a constraint is answered with its first value.
+    """
+
+    def __init__(
+        self,
+        script: Script = "the quick brown fox",
+        *,
+        pause_seconds: float = 0.0,
+        picks: Picks | None = None,
+        name: str = "scripted",
+        context_tokens: int = 8192,
+    ) -> None:
+        self._script = script
+        self._pause_seconds = pause_seconds
+        self._picks = picks
+        self._card = ModelCard(name=name, fingerprint="scripted", context_tokens=context_tokens)
+        self._lock = threading.Lock()
+        self.prompts: list[tuple[ChatMessage, ...]] = []
+        self.samplings: list[Sampling] = []
+        self.stopped_early = 0
+
+    @property
+    def card(self) -> ModelCard:
+        return self._card
+
+    def generate(
+        self, messages: Sequence[ChatMessage], sampling: Sampling, constraint: ChooseRows | None = None
+    ) -> Generator[Token, None, Completion]:
+        """Yield the script up to the first stop string or `max_tokens`. Raises PromptTooLong."""
+        started = time.monotonic()
+        with self._lock:
+            self.prompts.append(tuple(messages))
+            self.samplings.append(sampling)
+        prompt_tokens = sum(len(_as_tokens(message.content)) for message in messages)
+        tokens, reason = self._answer(messages, sampling, constraint, prompt_tokens)
+        first_token_seconds = 0.0
+        try:
+            for token in tokens:
+                time.sleep(self._pause_seconds)
+                first_token_seconds = first_token_seconds or time.monotonic() - started
+                yield token
+        except GeneratorExit:
+            with self._lock:
+                self.stopped_early += 1
+            raise
+        usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=len(tokens), steps=len(tokens) or 1)
+        return Completion(reason, usage, Timings(first_token_seconds, time.monotonic() - started))
+
+    def _answer(
+        self,
+        messages: Sequence[ChatMessage],
+        sampling: Sampling,
+        constraint: ChooseRows | None,
+        prompt_tokens: int,
+    ) -> tuple[list[Token], StopReason]:
+        context = self._card.context_tokens
+        if prompt_tokens >= context:
+            raise PromptTooLong(f"the prompt has {prompt_tokens} tokens, the context {context}")
+        if constraint is None:
+            script = self._script if isinstance(self._script, str) else self._script(messages)
+        else:
+            script = self._choose(messages, constraint)
+        tokens = _as_tokens(_cut(script, sampling.stop))
+        room = context - prompt_tokens
+        limit = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
+        return tokens[:limit], "stop" if len(tokens) <= limit else "length"
+
+    def _choose(self, messages: Sequence[ChatMessage], constraint: ChooseRows) -> str:
+        """Return the JSON object that the constraint asks for, with the picks or the first value."""
+        if self._picks is None:
+            picks: Sequence[str] = constraint.values[:1]
+        else:
+            picks = self._picks(messages) if callable(self._picks) else self._picks
+        unknown = [pick for pick in picks if pick not in constraint.values]
+        if unknown or len(picks) > constraint.at_most or len(set(picks)) < len(picks):
+            raise ValueError(f"picks {list(picks)!r} break the constraint {constraint!r}")
+        return json.dumps({str(number): pick for number, pick in enumerate(picks, 1)}, ensure_ascii=False)
+
+
+def _cut(text: str, stops: Sequence[str]) -> str:
+    ends = [end for end in (text.find(stop) for stop in stops) if end >= 0]
+    return text[: min(ends, default=len(text))]
+
+
+def _as_tokens(text: str) -> list[Token]:
+    """Split text into tokens; a character beyond 16 bit takes two, and prints with the second."""
+    tokens: list[Token] = []
+    for piece in _PIECE.findall(text):
+        if ord(piece[0]) > 0xFFFF:
+            tokens.append(Token(len(tokens), (_FIRST_HALF_ID,), ""))
+        tokens.append(Token(len(tokens), (zlib.crc32(piece.encode()) % _VOCABULARY,), piece))
+    return tokens
