@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -47,6 +48,10 @@ MAX_PORT = 65_535
 
 #: Open files for each connection, its share of the rest included.
 FILES_PER_CONNECTION = 2
+
+
+#: Signals that ask a process for its end.
+END_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 
 
 class GatewayBus(Bus, Protocol):
@@ -158,6 +163,14 @@ class GatewayServer(BaseApplication):  # type: ignore[misc]
 class GatewayArbiter(Arbiter):  # type: ignore[misc]
     """The parent: as many processes as there are endpoints, never more or fewer."""
 
+    def spawn_worker(self) -> int:
+        """Hold a request to end back until the forked process has handlers of its own: it would be lost."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
+        try:
+            return int(super().spawn_worker())
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
+
     def handle_hup(self) -> None:
         """The terminal is gone."""
         self.handle_term()
@@ -180,6 +193,11 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
             logger.error("Gateway cannot start: %s", error)
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
         super().load_wsgi()
+
+    def init_signals(self) -> None:
+        """Called by gunicorn in the new process: now it can hear."""
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
 
     def handle_exit(self, signal_number: int, frame: Any) -> None:
         """SIGTERM."""

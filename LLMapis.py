@@ -1,0 +1,92 @@
+"""Starts one worker: settings -> templates, database, model -> bus -> worker loop."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sqlite3
+import sys
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+import LLMkernel
+from bus.errors import BusError
+from bus.keys import read_keys
+from bus.service import BusService
+from records import Database, embedded
+from settings import LOG_FORMAT, SettingError, Settings, read_settings
+from templates import BUILT_IN_TASKS, TaskFileError, load_tasks
+from workers.errors import CannotLoad
+from workers.loop import WorkerLoop
+from workers.models import create_model
+
+log = logging.getLogger("LLMapis")
+
+#: Seconds that held tasks may take to finish after SIGTERM: less than the supervisor's patience.
+DRAIN_SECONDS = 15.0
+
+
+def main() -> int:
+    """Serve until SIGTERM or Ctrl-C; what can never start ends with exit status 78 and one line."""
+    try:
+        settings = read_settings("LLMapis", sys.argv[1:], os.environ)
+        logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT)
+        multiprocessing.current_process().name = f"worker-{settings.model[0].name}"
+        loop = build_worker(settings)
+    except (SettingError, TaskFileError, CannotLoad, BusError) as error:
+        print(f"LLMapis: {error}", file=sys.stderr)
+        return os.EX_CONFIG
+    stop_on_signals(loop)
+    loop.run()
+    return 0
+
+
+def build_worker(settings: Settings) -> WorkerLoop:
+    """Load everything, the model last, and only then dial the gateways."""
+    keys = read_keys(settings.bus_key_file) if settings.bus_key_file else None
+    templates = load_tasks(settings.templates)
+    database = open_database(settings)
+    named = settings.model[0]
+    model = create_model(
+        named.path,
+        named.name,
+        device=settings.device,
+        threads=settings.threads,
+        context_tokens=settings.context_tokens,
+        capacity=settings.capacity,
+    )
+    perform = partial(LLMkernel.perform, model=model, templates=templates, database=database)
+    service = BusService(settings.dial_endpoints, keys=keys)
+    tasks = (*sorted(BUILT_IN_TASKS), *sorted(templates))
+    log.info("Model %s is loaded and serves %s", named.name, ", ".join(tasks))
+    return WorkerLoop(service, model.card, tasks, perform, settings.capacity)
+
+
+def open_database(settings: Settings) -> Database:
+    """Return the database; the embedded one is made first. Raises SettingError."""
+    if settings.has_default_database:
+        path = Path(settings.database.removeprefix("sqlite:///"))
+        try:
+            embedded.ensure(path)
+        except (OSError, sqlite3.Error) as error:
+            raise SettingError(f"the catalogue {path} cannot be made: {error}") from error
+    try:
+        return Database(settings.database)
+    except ValueError as error:
+        raise SettingError(f"--{error}") from None
+
+
+def stop_on_signals(loop: WorkerLoop) -> None:
+    """Drain at the first SIGTERM or Ctrl-C, end at once at the second."""
+    seconds = iter((DRAIN_SECONDS,))
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        loop.stop(next(seconds, 0.0))
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

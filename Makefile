@@ -1,0 +1,42 @@
+# Lectern's commands; `make help` lists them.
+
+SHELL := /bin/bash
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+
+#: Debian packages that tests use and that pip cannot bring.
+SYSTEM_PACKAGES := mariadb-server
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint setup system-packages clean
+
+help: ## show this list
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
+
+run: $(VENV)/ready-to-run ## set up what is missing and serve; flags go into ARGS="…", see make run ARGS=--help
+	@$(PYTHON) serveapi.py $(ARGS)
+
+test: lint ## set up what is missing, check the form of everything and run every test
+	$(PYTHON) -m pytest $(ARGS)
+
+lint: $(VENV)/ready-to-test ## check format, lint and types
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy .
+
+setup: $(VENV)/ready-to-test ## set up everything that running and testing need
+
+system-packages: ## install the Debian packages that tests use (through sudo unless you are root)
+	@bash scripts/install_system_packages.sh $(SYSTEM_PACKAGES)
+
+clean: ## remove the environment and caches; models and the catalogue stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/ready-to-run: requirements.txt
+	@bash scripts/setup_venv.sh $(VENV) $<
+	@touch $@
+
+$(VENV)/ready-to-test: requirements-dev.txt requirements.txt
+	@bash scripts/setup_venv.sh $(VENV) $<
+	@touch $@ $(VENV)/ready-to-run

@@ -1,0 +1,63 @@
+"""Rules that hold between settings."""
+
+import os
+
+from settings.settings import Settings, flag
+from settings.spec import Program
+from settings.values import SOCKET_PATH_BYTES, Address, SettingError
+
+#: The highest TCP port.
+LAST_PORT = 65535
+
+
+def check(program: Program, settings: Settings) -> None:
+    """Raise SettingError if settings that are right one by one do not fit together."""
+    _check_bus(settings)
+    _check_models(program, settings)
+    if program == "serveapi":
+        _check_listen(settings)
+
+
+def _check_listen(settings: Settings) -> None:
+    if len(set(settings.listen)) < len(settings.listen):
+        raise SettingError("--listen names the same address twice")
+    beyond = [str(address) for address in settings.listen if not address.is_loopback]
+    if beyond and not settings.api_key and not settings.open:
+        raise SettingError(
+            f"--listen {beyond[0]} lets other machines in: give them a key with --api-key "
+            "(or LECTERN_API_KEY), or allow everybody with --open"
+        )
+
+
+def _check_models(program: Program, settings: Settings) -> None:
+    names = [model.name for model in settings.model]
+    if not names:
+        raise SettingError("--model is empty: name at least one model")
+    if len(set(names)) < len(names):
+        raise SettingError("--model uses a name twice: tell the models apart with NAME=PATH")
+    if program == "LLMapis" and len(names) > 1:
+        raise SettingError(f"--model: a worker holds one model, not {len(names)} ({', '.join(names)})")
+
+
+def _check_bus(settings: Settings) -> None:
+    if not settings.listen:
+        raise SettingError("--listen is empty: name at least one address")
+    if settings.bus is not None:
+        first = Address.parse(settings.bus.removeprefix("tcp://"))
+        if first.port + settings.gateways - 1 > LAST_PORT:
+            raise SettingError(f"--bus {settings.bus} leaves no port for {settings.gateways} gateways")
+    for endpoint in (*settings.bus_endpoints, *settings.dial):
+        _check_endpoint(endpoint, has_keys=settings.bus_key_file is not None)
+
+
+def _check_endpoint(endpoint: str, *, has_keys: bool) -> None:
+    scheme, _, place = endpoint.partition("://")
+    if scheme == "ipc" and len(os.fsencode(place)) > SOCKET_PATH_BYTES:
+        raise SettingError(
+            f"the socket's path {place} is over {SOCKET_PATH_BYTES} bytes long: "
+            "set TMPDIR to a shorter folder, or --bus to a TCP address"
+        )
+    if scheme == "tcp" and not has_keys and not Address.parse(place).is_loopback:
+        raise SettingError(
+            f"{endpoint} lets other machines onto the bus: protect it with {flag('bus_key_file')}"
+        )

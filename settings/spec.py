@@ -1,0 +1,56 @@
+"""How one setting is said, checked and explained."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from settings import values
+
+Program = Literal["serveapi", "LLMapis"]
+
+#: The project's folder: relative paths among the defaults count from here.
+PROJECT_FOLDER = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How one setting is said, checked and explained; `default` is text as a person would write it."""
+
+    default: str | None
+    parse: Callable[[str, Path], Any]
+    subject: str
+    programs: tuple[Program, ...]
+    metavar: str
+    explanation: str
+    repeatable: bool = False
+    secret: bool = False
+
+    @property
+    def is_switch(self) -> bool:
+        return self.parse is values.switch
+
+    def read(self, texts: Sequence[str], base: Path) -> Any:
+        """Turn texts into the setting's value; raises ValueError with the rule."""
+        if self.repeatable:
+            return tuple(self.parse(text, base) for text in texts)
+        if len(texts) != 1:
+            raise ValueError("takes one value")
+        return self.parse(texts[0], base)
+
+
+def setting(
+    default: str | None,
+    parse: Callable[[str, Path], Any],
+    subject: str,
+    programs: tuple[Program, ...],
+    metavar: str,
+    explanation: str,
+    *,
+    repeatable: bool = False,
+    secret: bool = False,
+) -> Any:
+    spec = Spec(default, parse, subject, programs, metavar, explanation, repeatable, secret)
+    if default is None:
+        return field(default=() if repeatable else None, metadata={"spec": spec})
+    return field(default=spec.read([default], PROJECT_FOLDER), metadata={"spec": spec})

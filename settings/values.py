@@ -1,0 +1,131 @@
+"""What a setting's value may be: the types, and the rules that texts are read by."""
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+#: What a model's path begins with when it is a script of answers and no folder.
+SCRIPTED_PREFIX = "scripted:"
+
+#: The longest path of a Unix socket in bytes: Linux's `sun_path` without its closing zero.
+SOCKET_PATH_BYTES = 107
+
+
+class SettingError(Exception):
+    """A setting breaks a rule; the message names where it was said, the setting and the rule."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """A TCP address to listen on."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read HOST:PORT or [IPV6]:PORT; raises ValueError with the rule."""
+        host, colon, port = text.rpartition(":")
+        host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        digits = port.isascii() and port.isdigit() and len(port) <= 5
+        if not (colon and host and digits and 1 <= int(port) <= 65535) or re.search(r"[\s/\[\]]", host):
+            raise ValueError("must be HOST:PORT with a port from 1 to 65535")
+        return cls(host, int(port))
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it; a host name other than localhost counts as not."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model to serve: the name that requests use, and its folder (or `scripted:…`)."""
+
+    name: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.path}"
+
+
+def whole(least: int, most: int) -> Callable[[str, Path], int]:
+    def parse(text: str, base: Path) -> int:
+        if not re.fullmatch(r"[0-9]{1,18}", text) or not least <= int(text) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def one_of(*words: str) -> Callable[[str, Path], str]:
+    def parse(text: str, base: Path) -> str:
+        if text not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return text
+
+    return parse
+
+
+def address(text: str, base: Path) -> Address:
+    return Address.parse(text)
+
+
+def path(text: str, base: Path) -> Path:
+    if not text or "\0" in text:
+        raise ValueError("must be a path")
+    return (base / Path(text).expanduser()).resolve()
+
+
+def model(text: str, base: Path) -> NamedModel:
+    """Take [NAME=]PATH; without a name it is the folder's, or `scripted`."""
+    named = re.fullmatch(r"([\w.-]+)=(.+)", text)
+    name, place = (named[1], named[2]) if named else ("", text)
+    is_scripted = place.startswith(SCRIPTED_PREFIX)
+    folder = place if is_scripted else str(path(place, base))
+    name = name or ("scripted" if is_scripted else Path(folder).name)
+    if not re.fullmatch(r"[\w.-]{1,64}", name):
+        raise ValueError("must be [NAME=]PATH, the name up to 64 letters, digits, '.', '_' or '-'")
+    return NamedModel(name, folder)
+
+
+def database(text: str, base: Path) -> str:
+    if not re.match(r"[a-z][a-z0-9+]*://", text):
+        raise ValueError("must be a URL such as sqlite:///FILE or mariadb://USER:PASSWORD@HOST/NAME")
+    file = re.fullmatch(r"(sqlite[a-z0-9+]*:///)([^:?].*)", text)
+    return f"{file[1]}{path(file[2], base)}" if file else text
+
+
+def endpoint(text: str, base: Path) -> str:
+    scheme, _, rest = text.partition("://")
+    if scheme == "tcp":
+        return f"tcp://{Address.parse(rest)}"
+    if scheme != "ipc" or not rest.startswith("/") or len(os.fsencode(rest)) > SOCKET_PATH_BYTES:
+        raise ValueError(f"must be tcp://HOST:PORT or ipc:///PATH of at most {SOCKET_PATH_BYTES} bytes")
+    return text
+
+
+def bus_base(text: str, base: Path) -> str:
+    if not text.startswith("tcp://"):
+        raise ValueError("must be tcp://HOST:PORT (leave it out for sockets on this machine)")
+    return endpoint(text, base)
+
+
+def api_key(text: str, base: Path) -> str:
+    if not re.fullmatch(r"[!-+\--~]{8,256}", text):
+        raise ValueError("must be 8 to 256 visible ASCII characters without commas")
+    return text
+
+
+def switch(text: str, base: Path) -> bool:
+    return one_of("true", "false")(text, base) == "true"

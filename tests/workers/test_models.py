@@ -1,0 +1,46 @@
+import pytest
+
+from contract import ChatMessage, Sampling
+from workers.errors import CannotLoad
+from workers.models import create_model
+
+
+def create(path, context_tokens=0):
+    return create_model(path, "any", device="cpu", threads=1, context_tokens=context_tokens, capacity=1)
+
+
+def said(model):
+    tokens = model.generate([ChatMessage("user", "hello")], Sampling())
+    return "".join(token.text for token in tokens)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("scripted:hello", "hello"),
+        ("scripted:0.001:hello", "hello"),
+        ("scripted:", ""),
+        ("scripted:note: 7:30", "note: 7:30"),
+        ("scripted:0:7:30", "7:30"),
+        ("scripted:two\nlines", "two\nlines"),
+    ],
+)
+def test_a_scripted_model_says_its_text(path, text):
+    model = create(path)
+    assert model.card.name == "any"
+    assert said(model) == text
+
+
+def test_a_scripted_model_has_the_context_that_was_asked_for():
+    assert create("scripted:hello", context_tokens=100).card.context_tokens == 100
+    assert create("scripted:hello").card.context_tokens > 100
+
+
+def test_a_folder_that_is_not_there_is_told_by_its_path(tmp_path):
+    with pytest.raises(CannotLoad, match=r"no such model: .*/nowhere is not a folder"):
+        create(str(tmp_path / "nowhere"))
+
+
+def test_a_folder_without_a_model_is_told(tmp_path):
+    with pytest.raises(CannotLoad, match=r"holds no config\.json"):
+        create(str(tmp_path))

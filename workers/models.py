@@ -1,0 +1,42 @@
+"""Makes the model that a path names."""
+
+import re
+from pathlib import Path
+
+from contract import Model
+from settings import SCRIPTED_PREFIX
+from workers.errors import CannotLoad
+from workers.scripted import ScriptedModel
+
+#: What follows `scripted:`: a pause before each token in seconds, if there is one, and what it says.
+_SCRIPT = re.compile(r"(?:([0-9]+(?:\.[0-9]+)?):)?(.*)", re.DOTALL)
+
+
+def create_model(
+    path: str, name: str, *, device: str, threads: int, context_tokens: int, capacity: int
+) -> Model:
+    """Load the model at `path`: the folder of a Hugging Face checkpoint, or `scripted:[SECONDS:]TEXT`.
+
+    Raises CannotLoad, whose message is one line for people.
+    """
+    if path.startswith(SCRIPTED_PREFIX):
+        return _scripted(path.removeprefix(SCRIPTED_PREFIX), name, context_tokens)
+    folder = Path(path)
+    if not folder.is_dir():
+        raise CannotLoad(f"no such model: {folder} is not a folder (download.py fetches models)")
+    if not (folder / "config.json").is_file():
+        raise CannotLoad(f"no model in {folder}: it holds no config.json")
+    from workers.local import load_local_model  # brings torch, which takes seconds
+
+    return load_local_model(
+        folder, name, device=device, threads=threads, context_tokens=context_tokens, capacity=capacity
+    )
+
+
+def _scripted(script: str, name: str, context_tokens: int) -> ScriptedModel:
+    match = _SCRIPT.fullmatch(script)
+    assert match is not None  # the pattern takes any text
+    pause_seconds, text = float(match[1] or 0), match[2]
+    if context_tokens:
+        return ScriptedModel(text, pause_seconds=pause_seconds, name=name, context_tokens=context_tokens)
+    return ScriptedModel(text, pause_seconds=pause_seconds, name=name)
