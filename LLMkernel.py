@@ -57,7 +57,7 @@ def perform(
 
 def chat(model: Model, messages: Sequence[ChatMessage], sampling: Sampling) -> Generator[Event, None, None]:
     """Answer with the assistant's next turn."""
-    completion = yield from model.generate(messages, sampling)
+    completion = yield from _without_leading_space(model.generate(messages, sampling))
     yield Finished(completion.reason, completion.usage, completion.timings)
 
 
@@ -107,6 +107,24 @@ def chosen_values(text: str, offered: Collection[str], answer: Answer) -> list[s
     if not values and not answer.none_allowed:
         raise OutputInvalid("the answer is empty, but the task must choose")
     return values
+
+
+def _without_leading_space(
+    generation: Generator[Token, None, Completion],
+) -> Generator[Token, None, Completion]:
+    """Leave out the line break with which some models (GLM-4, ChatGLM3) begin every turn."""
+    has_begun = False
+    with closing(generation):
+        while True:
+            try:
+                token = next(generation)
+            except StopIteration as end:
+                completion: Completion = end.value
+                return completion
+            if not has_begun:
+                token = replace(token, text=token.text.lstrip())
+                has_begun = bool(token.text)
+            yield token
 
 
 def _noting_text(

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from contract import ChatMessage
+from contract import CannotDo, ChatMessage
 from grammar import Vocabulary
 
 #: Stands for a message's content while the chat template is rendered; private use characters.
@@ -29,22 +29,30 @@ class ChatTokenizer:
     """Turns conversations into prompt ids.
 
     A message is never read as anything but text: where its content holds the spelling of a special
-    token, such as `<|user|>`, that spelling is encoded as ordinary characters.
+    token, such as `<|user|>`, that spelling is encoded as ordinary characters. `contents_apart` says
+    that the model has learned every content encoded by itself, not together with what stands before it.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, *, contents_apart: bool = False) -> None:
         if not tokenizer.chat_template:
             raise UnsupportedTokenizer("the tokenizer has no chat template, so it cannot hold a conversation")
         self._tokenizer = tokenizer
+        self._contents_apart = contents_apart
         self._plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._plain.encode_special_tokens = True
         self._special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
         self.vocabulary = build_vocabulary(tokenizer, self._plain)
+        _check_json(self.vocabulary)
 
     def encode(self, messages: Sequence[ChatMessage]) -> list[int]:
-        """Return the prompt's ids, up to where the assistant's next turn begins."""
+        """Return the prompt's ids, up to where the assistant's next turn begins.
+
+        Raises CannotDo if the chat template refuses the conversation, as some do with a system message.
+        """
         contents = [message.content for message in messages]
-        if any(special in content for content in contents for special in self._special):
+        if self._contents_apart or any(
+            special in content for content in contents for special in self._special
+        ):
             return self._encode_apart(messages)
         return self._encode_template(self._render(messages, contents))
 
@@ -53,7 +61,10 @@ class ChatTokenizer:
             {"role": message.role, "content": content}
             for message, content in zip(messages, contents, strict=True)
         ]
-        return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        try:
+            return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # the template is the checkpoint's own code, and may raise on purpose
+            raise CannotDo(f"the model's chat template refuses this conversation: {error}") from error
 
     def _encode_template(self, text: str) -> list[int]:
         return list(self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)
@@ -82,7 +93,7 @@ def build_vocabulary(tokenizer: PreTrainedTokenizerFast, plain: Tokenizer) -> Vo
     special |= {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
     pieces = [
         None if id_ in special else piece
-        for id_, piece in enumerate(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
+        for id_, piece in enumerate(tokenizer.convert_ids_to_tokens(list(range(_ids(tokenizer)))))
     ]
     added = {token.content for token in tokenizer.added_tokens_decoder.values()}
     if "ByteLevel" in decoders:
@@ -98,6 +109,19 @@ def build_vocabulary(tokenizer: PreTrainedTokenizerFast, plain: Tokenizer) -> Vo
         lambda text: plain.encode(text, add_special_tokens=False).ids,
         drops_first_space="Strip" in decoders or "Metaspace" in decoders,
     )
+
+
+def _check_json(vocabulary: Vocabulary) -> None:
+    """A tokenizer that was put together from missing files knows next to nothing."""
+    try:
+        vocabulary.spell('{"0123456789": ""}')
+    except ValueError as error:
+        raise UnsupportedTokenizer(f"its vocabulary cannot spell JSON: {error}") from error
+
+
+def _ids(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Return how many ids there are; some below the highest may stand for nothing."""
+    return 1 + max(tokenizer.get_vocab().values())
 
 
 def _decoder_types(decoder: dict[str, Any] | None) -> set[str]:

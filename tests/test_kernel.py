@@ -124,6 +124,12 @@ def test_chat_that_reaches_its_limit_ends_with_length(library):
     assert ending.reason == "length"
 
 
+def test_a_line_break_before_the_answer_belongs_to_the_models_form_and_is_left_out(library):
+    *tokens, _ = library().perform(ScriptedModel("\n\n  Hello,\n you"), chat_task())
+    assert "".join(token.text for token in tokens) == "Hello,\n you"
+    assert [token.index for token in tokens] == sorted(token.index for token in tokens)
+
+
 def test_chat_needs_no_database(library):
     shelf = library()
     shelf.path.unlink()

@@ -2,8 +2,10 @@
 
 import hashlib
 import logging
+import textwrap
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import cast
 
 import psutil
 import torch
@@ -15,7 +17,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from contract import ChatMessage, ChooseRows, Completion, ModelCard, Sampling, Token
+from contract import AnswerForm, ChatMessage, Completion, ModelCard, Sampling, Token
+from engine.checkpoints import original
 from engine.engine import Engine
 from engine.executors.torch_executor import TorchExecutor, UnsupportedModel
 from engine.tokenizer import ChatTokenizer, UnsupportedTokenizer
@@ -29,6 +32,9 @@ CACHE_SHARE_CUDA = 0.85
 
 #: Bytes of each file's head and tail that enter the fingerprint: reading 20 GB would take too long.
 FINGERPRINT_BYTES = 1 << 20
+
+#: Characters of the reason why a model cannot be loaded: some libraries name all they know.
+REASON_CHARACTERS = 300
 
 
 class LocalModel:
@@ -44,7 +50,7 @@ class LocalModel:
         return self._card
 
     def generate(
-        self, messages: Sequence[ChatMessage], sampling: Sampling, constraint: ChooseRows | None = None
+        self, messages: Sequence[ChatMessage], sampling: Sampling, constraint: AnswerForm | None = None
     ) -> Generator[Token, None, Completion]:
         """Yield the assistant's next turn; see `contract.Model`."""
         return (yield from self._engine.generate(self._tokenizer.encode(messages), sampling, constraint))
@@ -65,13 +71,17 @@ def load_local_model(
     if threads:
         torch.set_num_threads(threads)
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    if not path.is_dir():
+        raise CannotLoad(f"cannot load the model in {path}: there is no such folder")
     try:
-        tokenizer = ChatTokenizer(_load_tokenizer(path))
+        tokenizer = _load_tokenizer(path)
         model = _load_weights(path, cuda)
+        _check_fit(model, tokenizer)
         context = _context_tokens(model, context_tokens)
         executor = TorchExecutor(model, _cache_bytes(cuda), most_tokens=capacity * context)
-    except (OSError, ValueError, KeyError, RuntimeError, UnsupportedModel, UnsupportedTokenizer) as error:
-        raise CannotLoad(f"cannot load the model in {path}: {error}") from error
+    except Exception as error:  # a file that is not what it should be makes libraries raise anything
+        logger.debug("Loading %s failed", path, exc_info=True)
+        raise CannotLoad(f"cannot load the model in {path}: {_one_line(error)}") from error
     engine = Engine(
         executor, tokenizer.vocabulary, _end_ids(model), capacity=capacity, context_tokens=context
     )
@@ -84,7 +94,7 @@ def load_local_model(
 def fingerprint(path: Path) -> str:
     """Return 16 hexadecimal digits that differ where weights, configuration or tokenizer differ."""
     digest = hashlib.sha256()
-    kinds = {".safetensors", ".json", ".model", ".jinja"}
+    kinds = {".safetensors", ".json", ".model", ".jinja", ".txt", ".tiktoken"}
     files = sorted(file for file in path.iterdir() if file.suffix in kinds)
     for file in files:
         size = file.stat().st_size
@@ -96,34 +106,57 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
+def _load_tokenizer(path: Path) -> ChatTokenizer:
+    if original.is_original(path):
+        return original.load_tokenizer(path)
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UnsupportedTokenizer(f"{type(tokenizer).__name__} has no tokenizer.json form")
-    return tokenizer
+    return ChatTokenizer(tokenizer)
 
 
 def _load_weights(path: Path, cuda: bool) -> PreTrainedModel:
     """Load over all GPUs in bfloat16 (accelerate places the layers), or on the CPU."""
+    device_map = "auto" if cuda else None
+    if original.is_original(path):
+        glm = original.read_config(path)
+        return original.load_weights(path, glm, _dtype(glm.dtype, cuda), device_map)
     config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    dtype = torch.bfloat16 if cuda else _cpu_dtype(config.dtype)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    loaded: object = AutoModelForCausalLM.from_pretrained(
         path,
         config=config,
-        dtype=dtype,
-        device_map="auto" if cuda else None,
+        dtype=_dtype(config.dtype, cuda),
+        device_map=device_map,
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
+        output_loading_info=True,
     )
+    model, report = cast(tuple[PreTrainedModel, dict[str, set[str]]], loaded)
+    if missing := sorted(report["missing_keys"]):
+        raise UnsupportedModel(f"its files lack {len(missing)} weights, the first of them {missing[0]}")
     return model
 
 
-def _cpu_dtype(stored: torch.dtype | None) -> torch.dtype:
-    """16 bit only where the processor multiplies bfloat16 itself; emulated, it is slower than float32."""
-    if stored in (torch.bfloat16, torch.float16) and torch.cpu._is_avx512_bf16_supported():
+def _check_fit(model: PreTrainedModel, tokenizer: ChatTokenizer) -> None:
+    """Find out now what would else break the first answer."""
+    rows = model.config.vocab_size
+    prompt = tokenizer.encode([ChatMessage("user", "?")])
+    if any(tokenizer.vocabulary.tokens[rows:]) or max(prompt) >= rows:
+        ids = len(tokenizer.vocabulary)
+        raise UnsupportedModel(f"the tokenizer has {ids} ids, but the weights know only {rows}")
+
+
+def _dtype(stored: object, cuda: bool) -> torch.dtype:
+    """On the CPU, 16 bit only where it multiplies bfloat16 itself; emulated, that is slower than float32."""
+    has_16_bits = stored in (torch.bfloat16, torch.float16)
+    if cuda or (has_16_bits and torch.cpu._is_avx512_bf16_supported()):
         return torch.bfloat16
     return torch.float32
+
+
+def _one_line(error: Exception) -> str:
+    return textwrap.shorten(f"{type(error).__name__}: {error}", REASON_CHARACTERS, placeholder=" …")
 
 
 def _cache_bytes(cuda: bool) -> int:

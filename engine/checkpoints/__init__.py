@@ -1,0 +1,1 @@
+"""Checkpoints whose files are not in the form that transformers loads by itself."""

@@ -1,0 +1,151 @@
+"""Opens the folder of an original ChatGLM2, ChatGLM3 or GLM-4 checkpoint; nothing in it is ever run."""
+
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import GenerationConfig, GlmConfig, PreTrainedModel
+
+from engine.checkpoints.chatglm import ChatGlmForCausalLM, check_weights, glm_config, register_names
+from engine.checkpoints.chatglm_tokenizers import build_tokenizer
+from engine.checkpoints.families import Family, UnsupportedCheckpoint, family_of
+from engine.tokenizer import ChatTokenizer
+
+#: The model type of all original checkpoints; transformers' own are "glm", "glm4" and others.
+MODEL_TYPE = "chatglm"
+
+#: Bytes of tokenizer.model that show its form: more than its longest line.
+HEAD_BYTES = 4096
+
+#: Types of weights in safetensors files that are numbers as they are; others are quantized.
+PLAIN_TYPES = {"F16", "BF16", "F32"}
+
+Decoded = TypeVar("Decoded")
+
+
+class _AddedToken(msgspec.Struct):
+    content: str
+
+
+class _TokenizerConfig(msgspec.Struct):
+    """What matters of tokenizer_config.json."""
+
+    name_or_path: str | None = None
+    added_tokens_decoder: dict[int, _AddedToken] = {}
+
+
+class _WeightIndex(msgspec.Struct):
+    """model.safetensors.index.json: which file, in the same folder, holds which weight."""
+
+    weight_map: dict[str, Annotated[str, msgspec.Meta(pattern=r"^[^/\\]+$")]]
+
+
+def is_original(path: Path) -> bool:
+    """Whether the folder's config.json is one of the original checkpoints'."""
+    config = _decode("config.json", (path / "config.json").read_bytes(), object)
+    return isinstance(config, dict) and config.get("model_type") == MODEL_TYPE
+
+
+def load_tokenizer(path: Path) -> ChatTokenizer:
+    """Build the tokenizer from tokenizer.model and tokenizer_config.json.
+
+    Raises UnsupportedCheckpoint if the files are missing or are not those of a family that is known.
+    """
+    family = _family(path)
+    added = _tokenizer_config(path).added_tokens_decoder
+    further = {id_: token.content for id_, token in added.items()}
+    tokenizer = build_tokenizer(path / "tokenizer.model", family, further)
+    return ChatTokenizer(tokenizer, contents_apart=family.contents_apart)
+
+
+def read_config(path: Path) -> GlmConfig:
+    """Return Glm's config for the folder; raises UnsupportedCheckpoint for what Glm does not compute."""
+    return glm_config(_config(path), _family(path))
+
+
+def load_weights(
+    path: Path, config: GlmConfig, dtype: torch.dtype, device_map: str | None
+) -> PreTrainedModel:
+    """Load the weights from safetensors files, tensor by tensor, onto the CPU or over the device map.
+
+    Raises UnsupportedCheckpoint if they are not exactly those that the config asks for.
+    """
+    check_weights(_stored_shapes(path), config)
+    register_names()
+    model: PreTrainedModel = ChatGlmForCausalLM.from_pretrained(
+        path,
+        config=config,
+        generation_config=GenerationConfig(eos_token_id=config.eos_token_id),  # type: ignore[no-untyped-call]
+        dtype=dtype,
+        device_map=device_map,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+    )
+    return model
+
+
+def _family(path: Path) -> Family:
+    model = path / "tokenizer.model"
+    if not model.is_file():
+        raise UnsupportedCheckpoint("tokenizer.model is missing")
+    with model.open("rb") as stream:
+        head = stream.read(HEAD_BYTES)
+    names = [_tokenizer_config(path).name_or_path, _config(path).get("_name_or_path"), path.resolve().name]
+    return family_of(head, _tokenizer_config_text(path), [name for name in names if isinstance(name, str)])
+
+
+def _tokenizer_config(path: Path) -> _TokenizerConfig:
+    return _decode("tokenizer_config.json", _tokenizer_config_text(path), _TokenizerConfig)
+
+
+def _tokenizer_config_text(path: Path) -> bytes:
+    file = path / "tokenizer_config.json"
+    return file.read_bytes() if file.is_file() else b"{}"
+
+
+def _config(path: Path) -> dict[str, Any]:
+    return _decode("config.json", (path / "config.json").read_bytes(), dict[str, Any])
+
+
+def _decode(name: str, text: bytes, kind: type[Decoded]) -> Decoded:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError as error:
+        raise UnsupportedCheckpoint(f"{name} is not what it must be: {error}") from error
+
+
+def _stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Read names and shapes of all weights from the heads of the files."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in _weight_files(path):
+        try:
+            with safe_open(file, framework="pt") as stored:
+                for name in stored.keys():  # noqa: SIM118 - not a mapping
+                    part = stored.get_slice(name)
+                    if part.get_dtype() not in PLAIN_TYPES:
+                        raise UnsupportedCheckpoint(
+                            f"{name} is stored as {part.get_dtype()}: quantized weights"
+                        )
+                    shapes[name] = tuple(part.get_shape())
+        except SafetensorError as error:
+            raise UnsupportedCheckpoint(f"{file.name} is damaged: {error}") from error
+    return shapes
+
+
+def _weight_files(path: Path) -> list[Path]:
+    index = path / "model.safetensors.index.json"
+    names = {"model.safetensors"}
+    if index.is_file():
+        names = set(_decode(index.name, index.read_bytes(), _WeightIndex).weight_map.values())
+    files = [path / name for name in sorted(names)]
+    if not any(file.is_file() for file in files) and any(path.glob("*.bin")):
+        raise UnsupportedCheckpoint(
+            "its weights are in *.bin files, which can hold code; safetensors are needed"
+        )
+    for file in files:
+        if not file.is_file():
+            raise UnsupportedCheckpoint(f"{file.name} is missing")
+    return files
