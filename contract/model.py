@@ -27,8 +27,8 @@ class ModelCard(Struct, frozen=True):
     capabilities: Capabilities = Capabilities()
 
 
-class ChooseRows(Struct, frozen=True):
-    """A constraint: answer with a JSON object "1", "2", … → distinct values, or with {}.
+class ChooseRows(Struct, frozen=True, tag="rows"):
+    """Answer with a JSON object "1", "2", … → distinct values, or with {}.
 
     At most `at_most` of the values, each character for character; {} only if `none_allowed` (or if
     there are no values).
@@ -37,6 +37,38 @@ class ChooseRows(Struct, frozen=True):
     values: tuple[str, ...]
     at_most: int
     none_allowed: bool = True
+
+
+class JsonSchema(Struct, frozen=True, tag="json_schema"):
+    """Answer with a JSON text that is valid under the schema, which is JSON text itself (draft 2020-12)."""
+
+    schema: str
+
+
+class JsonObject(Struct, frozen=True, tag="json_object"):
+    """Answer with any JSON object."""
+
+
+class Regex(Struct, frozen=True, tag="regex"):
+    """Answer with a text that the whole pattern matches; \\d, \\w and \\s mean ASCII."""
+
+    pattern: str
+
+
+class Ebnf(Struct, frozen=True, tag="ebnf"):
+    """Answer with a text of the grammar's rule `root`; the form is that of docs/answer_forms.md."""
+
+    grammar: str
+
+
+class Choices(Struct, frozen=True, tag="choices"):
+    """Answer with one of the texts, character for character."""
+
+    texts: tuple[str, ...]
+
+
+#: What an answer may be asked to look like, down to its last character.
+AnswerForm = ChooseRows | JsonSchema | JsonObject | Regex | Ebnf | Choices
 
 
 class Completion(Struct, frozen=True):
@@ -54,12 +86,13 @@ class Model(Protocol):
     def card(self) -> ModelCard: ...
 
     def generate(
-        self, messages: Sequence[ChatMessage], sampling: Sampling, constraint: ChooseRows | None = None
+        self, messages: Sequence[ChatMessage], sampling: Sampling, constraint: AnswerForm | None = None
     ) -> Generator[Token, None, Completion]:
         """Yield the assistant's next turn as it is made and return how it ended.
 
         Safe to call from many threads at once. Closing the generator stops the work within one
         step; while nothing comes, an empty token is yielded several times a second, so that a
-        caller who wants to stop is never kept waiting. Raises PromptTooLong, CannotDo or a CapacityError, before the first token if at all possible.
+        caller who wants to stop is never kept waiting. Raises PromptTooLong, CannotDo or a
+        CapacityError, before the first token if at all possible.
         """
         ...

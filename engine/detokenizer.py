@@ -7,14 +7,17 @@ from grammar import Vocabulary
 
 
 class Detokenizer:
-    """The text side of one answer. What it says follows from the ids fed to it, nothing else."""
+    """The text side of one answer. What it says follows from the ids fed to it, nothing else.
 
-    def __init__(self, vocabulary: Vocabulary, stop: Sequence[str] = ()) -> None:
+    `is_exact` keeps a space at the answer's start, which some tokenizers put there by themselves.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, stop: Sequence[str] = (), *, is_exact: bool = False) -> None:
         self._vocabulary = vocabulary
         self._stop = tuple(stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
-        self._is_first = True
+        self._is_first = not is_exact
         self.found_stop = False
 
     def feed(self, ids: Sequence[int]) -> str:
@@ -39,10 +42,12 @@ class Detokenizer:
         return "" if self.found_stop else held
 
     def _release(self) -> str:
-        places = [place for stop in self._stop if (place := self._held.find(stop)) >= 0]
-        if places:
+        found = [(place + len(stop), place) for stop in self._stop if (place := self._held.find(stop)) >= 0]
+        if found:
+            # The one that is whole first, as if the text came character by character.
+            _, place = min(found)
             self.found_stop = True
-            text, self._held = self._held[: min(places)], ""
+            text, self._held = self._held[:place], ""
             return text
         keep = max((_overlap(self._held, stop) for stop in self._stop), default=0)
         cut = len(self._held) - keep

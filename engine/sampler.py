@@ -1,5 +1,6 @@
 """Logits to the next token, each sequence by its own settings."""
 
+from collections.abc import Iterable
 from collections.abc import Sequence as Items
 
 import torch
@@ -8,20 +9,19 @@ from contract import Sampling
 from engine.noise import uniform
 from engine.sequence import Sequence
 
+#: Below this temperature the most probable token is taken: divided by less, float32 logits overflow.
+LEAST_TEMPERATURE = 1e-5
 
-def choose(logits: torch.Tensor, sequences: Items[Sequence]) -> list[int]:
-    """Return the next token of each sequence from its row of float32 logits [sequences, vocabulary]."""
+
+def choose(logits: Iterable[torch.Tensor], sequences: Items[Sequence]) -> list[int]:
+    """Return the next token of each sequence from its row of float32 logits [vocabulary]."""
     return [_choose_one(row, sequence) for row, sequence in zip(logits, sequences, strict=True)]
 
 
 def _choose_one(logits: torch.Tensor, sequence: Sequence) -> int:
     sampling = sequence.sampling
-    logits = _penalize(logits, sequence)
-    ids: torch.Tensor | None = None
-    if sequence.constraint is not None:
-        ids = torch.tensor(sequence.constraint.allowed())
-        logits = logits[ids]
-    if sampling.temperature == 0:
+    logits, ids = _restrict(_penalize(logits, sequence), sequence)
+    if sampling.temperature < LEAST_TEMPERATURE:
         place = int(logits.argmax())
     else:
         noise = uniform(sequence.seed, 0, len(sequence.answer))
@@ -50,7 +50,7 @@ def draw(chances: torch.Tensor, noise: float) -> int:
     """Return the place where the cumulated chances pass the noise, a number in [0, 1)."""
     cumulated = chances.double().cumsum(dim=-1)
     place = int(torch.searchsorted(cumulated, noise * float(cumulated[-1]), right=True))
-    return min(place, chances.numel() - 1)
+    return place if place < chances.numel() else int(chances.nonzero()[-1])
 
 
 def _nucleus(chances: torch.Tensor, top_p: float) -> torch.Tensor:
@@ -62,6 +62,23 @@ def _nucleus(chances: torch.Tensor, top_p: float) -> torch.Tensor:
 
 def _renormalize(chances: torch.Tensor) -> torch.Tensor:
     return chances / chances.sum()
+
+
+def _restrict(logits: torch.Tensor, sequence: Sequence) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the logits of what the constraint allows, with their ids; where it allows a great many,
+    return all logits instead, with -inf for the others.
+    """
+    if sequence.constraint is None:
+        return logits, None
+    allowed = sequence.constraint.allowed()
+    ends = sorted(sequence.end_ids) if sequence.constraint.may_end else []
+    if isinstance(allowed, list):
+        ids = torch.tensor(list(dict.fromkeys([*allowed, *ends])))
+        return logits[ids], ids
+    mask = torch.from_numpy(allowed)[: logits.numel()]
+    if ends:
+        mask = mask.index_fill(0, torch.tensor(ends), True)
+    return logits.where(mask, -torch.inf), None
 
 
 def _penalize(logits: torch.Tensor, sequence: Sequence) -> torch.Tensor:

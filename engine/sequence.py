@@ -49,23 +49,19 @@ class Sequence:
         """The ids generated so far."""
         return self.tokens[self.prompt_tokens :]
 
-    def begin(self) -> None:
-        """Take the tokens that the constraint leaves no choice about before anything is computed."""
-        if self.constraint is not None:
-            self._emit(self.constraint.take_forced())
+    def begin(self) -> StopReason | None:
+        """Take the tokens that the constraint leaves no choice about; say whether they are the answer."""
+        return None if self.constraint is None else self._append(self.constraint.take_forced())
 
     def accept(self, token: int) -> StopReason | None:
         """Append a chosen token and those that are forced by it; say whether the answer ends here."""
-        if self.constraint is None and token in self.end_ids:
+        if token in self.end_ids and (self.constraint is None or self.constraint.may_end):
             return "stop"
         ids = [token]
         if self.constraint is not None:
             self.constraint.advance(token)
             ids += self.constraint.take_forced()
-        self._emit(ids)
-        if self.detokenizer.found_stop or (self.constraint is not None and self.constraint.is_finished):
-            return "stop"
-        return "length" if len(self.tokens) >= self.limit_tokens else None
+        return self._append(ids)
 
     def finish(self, reason: StopReason) -> None:
         """Tell the reader the rest of the text and how it ended."""
@@ -74,6 +70,16 @@ class Sequence:
         usage = Usage(self.prompt_tokens, self.cached_tokens, len(self.answer), self.steps)
         timings = Timings(self.first_token_seconds, time.monotonic() - self.arrived)
         self.outbox.put(Completion(reason, usage, timings))
+
+    def _append(self, ids: list[int]) -> StopReason | None:
+        """Append the ids that there is room for, tell the reader, and say whether the answer ends here."""
+        room = self.limit_tokens - len(self.tokens)
+        self._emit(ids[:room])
+        if self.detokenizer.found_stop:
+            return "stop"
+        if self.constraint is not None and self.constraint.is_finished and len(ids) <= room:
+            return "stop"
+        return "length" if len(self.tokens) >= self.limit_tokens else None
 
     def _emit(self, ids: list[int]) -> None:
         if not ids:

@@ -41,8 +41,8 @@ class Piece:
 class RowsGrammar:
     """A catalogue compiled for one vocabulary; shared by all answers over it.
 
-    Raises ValueError if the values are not distinct, if the vocabulary cannot spell one, or if the
-    answer may be neither a value nor none.
+    Raises ValueError if the values are not distinct, if the vocabulary cannot spell one, or if
+    `at_most` is less than 1.
     """
 
     def __init__(self, form: ChooseRows, vocabulary: Vocabulary) -> None:
@@ -110,6 +110,13 @@ class RowsConstraint:
     @property
     def is_finished(self) -> bool:
         return self._is_finished
+
+    @property
+    def may_end(self) -> bool:
+        return self._is_finished
+
+    def prepare(self) -> None:
+        """There is nothing to work out: a node knows its children."""
 
     @property
     def picked(self) -> tuple[int, ...]:

@@ -21,7 +21,8 @@ class Vocabulary:
         self.tokens = tuple(tokens)
         self.drops_first_space = drops_first_space
         self._encode = encode
-        self._id_of = {token: id_ for id_, token in reversed(list(enumerate(self.tokens))) if token}
+        # Of equal tokens the last: sentencepiece's bytes come first and stand in for missing characters.
+        self._id_of = {token: id_ for id_, token in enumerate(self.tokens) if token}
         self._longest_bytes = max((len(token) for token in self._id_of), default=0)
 
     def __len__(self) -> int:

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Generator, Sequence
 
 from contract import (
+    AnswerForm,
     ChatMessage,
     ChooseRows,
     Completion,
@@ -43,7 +44,8 @@ class ScriptedModel:
     """Speaks its script token by token with a pause before each; counts and records what it was asked.
 
     `prompts` and `samplings` hold every call's arguments; `stopped_early` counts generators that were
-    closed before their end. Without `picks` a constraint is answered with its first value.
+    closed before their end. Without `picks` a choice of rows is answered with its first value; scripts
+    for answers in other forms must be in them.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class ScriptedModel:
         return self._card
 
     def generate(
-        self, messages: Sequence[ChatMessage], sampling: Sampling, constraint: ChooseRows | None = None
+        self, messages: Sequence[ChatMessage], sampling: Sampling, constraint: AnswerForm | None = None
     ) -> Generator[Token, None, Completion]:
         """Yield the script up to the first stop string or `max_tokens`. Raises PromptTooLong."""
         started = time.monotonic()
@@ -95,16 +97,16 @@ class ScriptedModel:
         self,
         messages: Sequence[ChatMessage],
         sampling: Sampling,
-        constraint: ChooseRows | None,
+        constraint: AnswerForm | None,
         prompt_tokens: int,
     ) -> tuple[list[Token], StopReason]:
         context = self._card.context_tokens
         if prompt_tokens >= context:
             raise PromptTooLong(f"the prompt has {prompt_tokens} tokens, the context {context}")
-        if constraint is None:
-            script = self._script if isinstance(self._script, str) else self._script(messages)
-        else:
+        if isinstance(constraint, ChooseRows):
             script = self._choose(messages, constraint)
+        else:
+            script = self._script if isinstance(self._script, str) else self._script(messages)
         tokens = _as_tokens(_cut(script, sampling.stop))
         room = context - prompt_tokens
         limit = room if sampling.max_tokens is None else min(sampling.max_tokens, room)

@@ -25,6 +25,12 @@ ATTENTION = "lectern_blocks"
 #: Arguments of attention that change its result and that this executor does not compute.
 UNSUPPORTED = ("softcap", "s_aux", "sliding_window")
 
+#: The kind of layer whose memory is keys and values alone; others (recurrent, chunked) would lose theirs.
+SUPPORTED_LAYER = "full_attention"
+
+#: Rotary embeddings that change with the longest text of a batch, so that neighbours would change answers.
+UNSUPPORTED_ROTARY = ("dynamic", "longrope")
+
 
 class UnsupportedModel(Exception):
     """The architecture asks for something that this executor cannot compute."""
@@ -120,7 +126,19 @@ class TorchExecutor:
             raise UnsupportedModel(
                 f"{type(self._model).__name__} does not use transformers' attention interface"
             )
+        self._check_layers()
         return sum(2 * cache.keys[0].numel() * cache.keys.element_size() for cache in self._caches.values())
+
+    def _check_layers(self) -> None:
+        config = self._model.config
+        name = type(self._model).__name__
+        strangers = set(getattr(config, "layer_types", None) or ()) - {SUPPORTED_LAYER}
+        if strangers or len(self._caches) != config.num_hidden_layers:
+            kinds = ", ".join(sorted(strangers)) or "not attention"
+            raise UnsupportedModel(f"{name} has layers of a kind that is not supported yet: {kinds}")
+        rotary = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
+        if rotary in UNSUPPORTED_ROTARY:
+            raise UnsupportedModel(f"{name} uses {rotary} rotary embeddings, which are not supported yet")
 
     def _allocate(self, slots: int) -> None:
         for cache in self._caches.values():

@@ -1,0 +1,192 @@
+"""Small real parts that the engine's tests are built from."""
+
+import threading
+from collections.abc import Sequence as Items
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from transformers import (
+    Glm4Config,
+    Glm4ForCausalLM,
+    GlmConfig,
+    GlmForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from contract import Completion, Sampling
+from engine.batch import Batch, Executor
+from engine.detokenizer import Detokenizer
+from engine.engine import Engine
+from engine.executors.torch_executor import TorchExecutor
+from engine.sequence import Sequence
+from grammar import Constraint, Vocabulary
+
+#: Architectures whose checkpoints are served most.
+ARCHITECTURES = {
+    "Glm": (GlmConfig, GlmForCausalLM),
+    "Glm4": (Glm4Config, Glm4ForCausalLM),
+    "Qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "Qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    "Llama": (LlamaConfig, LlamaForCausalLM),
+}
+
+#: Every byte, then ids that say nothing.
+VOCABULARY_SIZE = 272
+VOCABULARY = Vocabulary(
+    [bytes([byte]) for byte in range(256)] + [None] * (VOCABULARY_SIZE - 256),
+    lambda text: list(text.encode()),
+)
+
+#: Seconds after which a test gives up on something that should happen at once.
+DEADLINE_SECONDS = 20
+
+GREEDY = Sampling(temperature=0.0, max_tokens=20)
+
+
+def tiny_model(architecture: str, vocabulary_size: int = VOCABULARY_SIZE) -> PreTrainedModel:
+    """Return a model of two layers with weights wide enough that its answers vary; equal every time."""
+    make_config, make_model = ARCHITECTURES[architecture]
+    config = make_config(
+        vocab_size=vocabulary_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=512,
+        initializer_range=0.5,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    torch.manual_seed(5)
+    return make_model(config).eval().float()
+
+
+def sequence_of(
+    tokens: Items[int],
+    *,
+    prompt_tokens: int | None = None,
+    sampling: Sampling = GREEDY,
+    limit_tokens: int = 1 << 20,
+    seed: int = 0,
+    constraint: Constraint | None = None,
+) -> Sequence:
+    """Return a sequence that waits for nothing; all its tokens are prompt unless it is said otherwise."""
+    return Sequence(
+        tokens=list(tokens),
+        prompt_tokens=len(tokens) if prompt_tokens is None else prompt_tokens,
+        sampling=sampling,
+        seed=seed,
+        limit_tokens=limit_tokens,
+        end_ids=frozenset(),
+        detokenizer=Detokenizer(VOCABULARY, sampling.stop),
+        constraint=constraint,
+    )
+
+
+class CountingExecutor:
+    """No model: after every token comes the id above it. Remembers its batches; can be held or broken.
+
+    While `gate` is not set, a step waits in `run`; `entered` says that one does.
+    """
+
+    def __init__(self, cache_blocks: int = 64, block_tokens: int = 4) -> None:
+        self.cache_blocks = cache_blocks
+        self.block_tokens = block_tokens
+        self.batches: list[Batch] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.failure: Exception | None = None
+
+    def run(self, batch: Batch) -> torch.Tensor:
+        self.batches.append(batch)
+        self.entered.set()
+        assert self.gate.wait(DEADLINE_SECONDS)
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+        logits = torch.zeros(len(batch.logit_rows), VOCABULARY_SIZE)
+        for place, row in enumerate(batch.logit_rows):
+            logits[place, (batch.tokens[row] + 1) % 256] = 1.0
+        return logits
+
+
+@dataclass
+class Answer:
+    """What a reader got."""
+
+    ids: list[int] = field(default_factory=list)
+    text: str = ""
+    completion: Completion | None = None
+
+
+def read(generator) -> Answer:
+    """Read an answer to its end; every token must say its own place."""
+    answer = Answer()
+    while True:
+        try:
+            token = next(generator)
+        except StopIteration as stop:
+            answer.completion = stop.value
+            return answer
+        assert token.index == len(answer.ids)
+        answer.ids += token.ids
+        answer.text += token.text
+
+
+def first_token(generator):
+    """Read until something comes."""
+    return next(token for token in generator if not token.is_empty)
+
+
+def engine_of(
+    executor: Executor,
+    *,
+    vocabulary: Vocabulary = VOCABULARY,
+    end_ids: frozenset[int] = frozenset(),
+    capacity: int = 8,
+    context_tokens: int = 256,
+    step_tokens: int = 64,
+) -> Engine:
+    """Return an engine that is not started."""
+    return Engine(
+        executor,
+        vocabulary,
+        end_ids,
+        capacity=capacity,
+        context_tokens=context_tokens,
+        step_tokens=step_tokens,
+    )
+
+
+@contextmanager
+def running_engine(executor: Executor, **options):
+    """An engine that runs; at the end nothing may be left in it."""
+    engine = engine_of(executor, **options)
+    engine.start()
+    try:
+        yield engine
+        assert_empty(engine)
+    finally:
+        engine.stop()
+
+
+def assert_empty(engine: Engine) -> None:
+    """No sequence is left and no block is held."""
+    assert not engine._scheduler.has_work
+    assert engine._scheduler.cache.available == engine._executor.cache_blocks
+
+
+def torch_executor(architecture: str = "Llama", *, most_tokens: int = 4096) -> TorchExecutor:
+    """Return an executor of a tiny model with a cache of so many tokens."""
+    return TorchExecutor(tiny_model(architecture), 1 << 26, most_tokens)

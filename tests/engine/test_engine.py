@@ -1,0 +1,459 @@
+"""The whole engine around tiny models: what comes out, what it costs, and what is left behind."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from random import Random
+from threading import Thread
+
+import pytest
+import torch
+
+from contract import (
+    CannotDo,
+    ChooseRows,
+    Draining,
+    InvalidRequest,
+    Overloaded,
+    PromptTooLong,
+    Sampling,
+    ServingError,
+)
+from engine.executors.torch_executor import TorchExecutor
+from grammar import Vocabulary
+from tests.catalogue import BOOKS
+from tests.engine.parts import (
+    ARCHITECTURES,
+    DEADLINE_SECONDS,
+    GREEDY,
+    VOCABULARY,
+    CountingExecutor,
+    assert_empty,
+    engine_of,
+    first_token,
+    read,
+    running_engine,
+    tiny_model,
+    torch_executor,
+)
+
+#: Tokens of context that no test lives to see filled, and the blocks of four that hold them.
+ENDLESS = 100_000
+MANY_BLOCKS = ENDLESS // 4
+
+#: What half of the prompts begin with.
+BEGINNING = list(range(40, 90))
+
+
+@cache
+def prompts():
+    """32 prompts of all sizes, half of them with a long beginning in common."""
+    random = Random(4)
+
+    def text(length):
+        return [random.randrange(1, 256) for _ in range(length)]
+
+    own = [text(length) for length in (1, 2, 15, 16, 17, 31, 32, 33, 3, 5, 7, 40, 64, 70, 90, 100)]
+    return [*own, *(BEGINNING + text(place % 5) for place in range(15)), BEGINNING]
+
+
+@cache
+def model_of(architecture):
+    return tiny_model(architecture)
+
+
+@cache
+def generated(architecture, place):
+    """What transformers' own greedy generation answers to a prompt."""
+    prompt = prompts()[place]
+    options = {"max_new_tokens": 12, "do_sample": False, "use_cache": True}
+    return model_of(architecture).generate(torch.tensor([prompt]), **options)[0, len(prompt) :].tolist()
+
+
+def most_probable(architecture, prompt, answer):
+    """What the model as it is finds most probable at every place of an answer."""
+    with torch.inference_mode():
+        logits = model_of(architecture)(torch.tensor([prompt + answer])).logits[0]
+    return logits.argmax(-1)[len(prompt) - 1 : -1].tolist()
+
+
+def answers_together(engine, tasks):
+    """Read all answers at once, each in its own thread; a task is what `generate` takes."""
+    with ThreadPoolExecutor(len(tasks)) as readers:
+        return list(readers.map(lambda task: read(engine.generate(*task)), tasks))
+
+
+LENGTH_12 = Sampling(temperature=0, max_tokens=12)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_greedy_answers_are_transformers_own_alone_and_in_a_batch(architecture):
+    with running_engine(torch_executor(architecture), capacity=32, step_tokens=37) as engine:
+        tasks = [(prompt, LENGTH_12) for prompt in prompts()]
+        together = [answer.ids for answer in answers_together(engine, tasks)]
+        for place in range(0, len(tasks), 6):
+            alone = read(engine.generate(*tasks[place])).ids
+            assert alone == together[place] == generated(architecture, place)
+    for prompt, ids in zip(prompts(), together, strict=True):
+        assert (ids, len(ids)) == (most_probable(architecture, prompt, ids), 12)
+
+
+@pytest.mark.parametrize("step_tokens", [1, 3, 16, 1000])
+def test_the_size_of_a_chunk_does_not_matter(step_tokens):
+    with running_engine(torch_executor("Llama"), step_tokens=step_tokens) as engine:
+        for place in (0, 5, 15, 20):
+            assert read(engine.generate(prompts()[place], LENGTH_12)).ids == generated("Llama", place)
+
+
+def test_a_cache_that_is_too_small_sets_answers_back_and_loses_nothing():
+    executor = torch_executor("Qwen2", most_tokens=128)
+    with running_engine(executor, capacity=16, context_tokens=128, step_tokens=24) as engine:
+        together = answers_together(engine, [(prompt, LENGTH_12) for prompt in prompts()])
+    for prompt, answer in zip(prompts(), together, strict=True):
+        assert answer.ids == most_probable("Qwen2", prompt, answer.ids)
+    # Every answer costs a step for its prompt and one for each further token; who is set back pays again.
+    assert sum(answer.completion.usage.steps for answer in together) > 32 * 12
+
+
+def test_a_shared_beginning_is_computed_once():
+    with running_engine(torch_executor("Llama")) as engine:
+        first = read(engine.generate([*BEGINNING, 7], GREEDY)).completion.usage
+        second = read(engine.generate([*BEGINNING, 8, 9], GREEDY)).completion.usage
+    assert (first.prompt_tokens, first.cached_tokens) == (51, 0)
+    assert (second.prompt_tokens, second.cached_tokens) == (52, 48)
+
+
+def test_an_answer_is_part_of_the_next_prompts_beginning():
+    with running_engine(torch_executor("Llama")) as engine:
+        answer = read(engine.generate(prompts()[2], GREEDY)).ids
+        usage = read(engine.generate([*prompts()[2], *answer, 3], GREEDY)).completion.usage
+    assert usage.cached_tokens == 32
+
+
+def test_the_same_seed_gives_the_same_answer_alone_and_in_a_batch():
+    random_choice = Sampling(
+        temperature=1.2, top_p=0.95, top_k=60, presence_penalty=0.3, max_tokens=10, seed=77
+    )
+    tasks = [(prompt, random_choice) for prompt in prompts()]
+    with running_engine(torch_executor("Glm4"), capacity=32) as engine:
+        together = [answer.ids for answer in answers_together(engine, tasks)]
+        alone = [read(engine.generate(*task)).ids for task in tasks[::5]]
+    assert alone == together[::5]
+    assert len({tuple(ids) for ids in together[:16]}) > 8
+
+
+def test_without_a_seed_answers_differ():
+    with running_engine(torch_executor("Llama")) as engine:
+        answers = [read(engine.generate([5], Sampling(temperature=2, max_tokens=10))).ids for _ in range(3)]
+    assert answers[0] != answers[1] or answers[1] != answers[2]
+
+
+def test_usage_counts_prompt_answer_and_steps():
+    with running_engine(CountingExecutor(), step_tokens=4) as engine:
+        answer = read(engine.generate(list(range(10)), Sampling(temperature=0, max_tokens=3)))
+    usage = answer.completion.usage
+    assert answer.ids == [10, 11, 12]
+    # The prompt in chunks of 4, 4 and 2 gives the first token, each further token takes a step.
+    assert (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, usage.steps) == (10, 0, 3, 5)
+    timings = answer.completion.timings
+    assert 0 < timings.first_token_seconds <= timings.total_seconds
+
+
+def test_an_answer_ends_at_an_end_token_that_is_not_said():
+    with running_engine(CountingExecutor(), end_ids=frozenset({ord("d"), 3})) as engine:
+        answer = read(engine.generate([ord("a")], Sampling(temperature=0)))
+    assert (answer.text, answer.completion.reason) == ("bc", "stop")
+    assert answer.completion.usage.completion_tokens == 2
+
+
+def test_an_answer_ends_before_its_stop_string():
+    with running_engine(CountingExecutor()) as engine:
+        answer = read(engine.generate([ord("a")], Sampling(temperature=0, stop=("ef", "xyz"))))
+        assert (answer.text, answer.completion.reason) == ("bcd", "stop")
+        held = read(engine.generate([ord("a")], Sampling(temperature=0, stop=("def",), max_tokens=4)))
+        assert (held.text, held.completion.reason) == ("bcde", "length")
+
+
+def test_an_answer_ends_where_the_context_does():
+    with running_engine(CountingExecutor(), context_tokens=12) as engine:
+        answer = read(engine.generate([1] * 10, Sampling(temperature=0)))
+        assert (answer.ids, answer.completion.reason) == ([2, 3], "length")
+        assert len(read(engine.generate([1] * 11, Sampling(temperature=0, max_tokens=9))).ids) == 1
+
+
+def test_the_context_is_no_longer_than_the_cache():
+    with running_engine(CountingExecutor(cache_blocks=3, block_tokens=4), context_tokens=1000) as engine:
+        assert engine.context_tokens == 12
+        answers = answers_together(engine, [([place] * 11, Sampling(temperature=0)) for place in range(6)])
+        assert [answer.ids for answer in answers] == [[place + 1] for place in range(6)]
+
+
+def test_a_prompt_that_leaves_no_room_is_refused_with_both_lengths():
+    with running_engine(CountingExecutor(), context_tokens=12) as engine:
+        for length in (12, 13, 5000):
+            with pytest.raises(PromptTooLong, match=f"{length} tokens.* 11 "):
+                next(engine.generate([1] * length, GREEDY))
+        with pytest.raises(InvalidRequest, match="empty"):
+            next(engine.generate([], GREEDY))
+
+
+def test_closing_the_generator_takes_the_answer_out_before_the_next_step():
+    executor = CountingExecutor(cache_blocks=MANY_BLOCKS)
+    with running_engine(executor, context_tokens=ENDLESS) as engine:
+        abandoned = [engine.generate([place + 1] * 30, Sampling(temperature=0)) for place in range(3)]
+        for generator in abandoned:
+            first_token(generator)
+        for generator in abandoned:
+            generator.close()
+        executor.batches.clear()
+        # Whatever step was running while they were closed has ended before this one's first.
+        read(engine.generate([200], Sampling(temperature=0, max_tokens=2)))
+        assert_empty(engine)
+        assert [len(batch.spans) for batch in executor.batches[-2:]] == [1, 1]
+        assert sum(len(batch.spans) > 1 for batch in executor.batches) <= 1
+
+
+def test_closing_the_generator_of_a_waiting_answer_forgets_it():
+    executor = CountingExecutor()
+    with running_engine(executor, capacity=1) as engine:
+        executor.gate.clear()
+        first = engine.generate([1], Sampling(temperature=0, max_tokens=3))
+        next(first)
+        waiting = engine.generate([100], Sampling(temperature=0))
+        assert next(waiting).is_empty
+        waiting.close()
+        executor.gate.set()
+        assert len(read(first).ids) == 3
+        assert all(100 not in batch.tokens for batch in executor.batches)
+        read(engine.generate([1], GREEDY))
+
+
+def test_a_reader_who_waits_is_given_empty_tokens():
+    executor = CountingExecutor()
+    with running_engine(executor) as engine:
+        executor.gate.clear()
+        generator = engine.generate([1], Sampling(temperature=0, max_tokens=1))
+        assert [next(generator).is_empty for _ in range(3)] == [True] * 3
+        executor.gate.set()
+        assert read(generator).ids == [2]
+
+
+def test_more_than_may_wait_are_refused():
+    executor = CountingExecutor(cache_blocks=2)
+    with running_engine(executor, capacity=1) as engine:
+        executor.gate.clear()
+        held = []
+        while not is_overloaded(generator := engine.generate([len(held)], Sampling(max_tokens=1))):
+            held.append(generator)
+            assert len(held) < 20
+        executor.gate.set()
+        assert [len(read(generator).ids) for generator in held] == [1] * len(held)
+
+
+def test_many_may_not_wait_behind_quick_steps_either():
+    executor = CountingExecutor(cache_blocks=MANY_BLOCKS)
+    with running_engine(executor, capacity=1, context_tokens=ENDLESS) as engine:
+        running = engine.generate([0], Sampling(temperature=0))
+        first_token(running)
+        others = [engine.generate([1], GREEDY) for _ in range(40)]
+        with ThreadPoolExecutor(len(others)) as readers:
+            is_refused = list(readers.map(is_overloaded, others))
+        assert sum(is_refused) >= 20
+        running.close()
+        accepted = [other for other, refused in zip(others, is_refused, strict=True) if not refused]
+        assert [len(read_on(generator)) for generator in accepted] == [20] * len(accepted)
+
+
+def is_overloaded(generator):
+    try:
+        next(generator)
+    except Overloaded as refusal:
+        return refusal.retry_after_seconds is not None
+    return False
+
+
+def test_a_step_that_fails_ends_its_answers_and_the_engine_lives_on(caplog):
+    executor = CountingExecutor(cache_blocks=MANY_BLOCKS)
+    with running_engine(executor, context_tokens=ENDLESS) as engine:
+        held = [engine.generate([place], Sampling(temperature=0)) for place in range(3)]
+        for generator in held:
+            first_token(generator)
+        executor.failure = RuntimeError("out of memory at 0x1234")
+        for generator in held:
+            with pytest.raises(ServingError, match="the model failed") as failure:
+                read_on(generator)
+            assert "0x1234" not in str(failure.value)
+        assert "out of memory at 0x1234" in caplog.text
+        assert read(engine.generate([7], Sampling(temperature=0, max_tokens=2))).ids == [8, 9]
+
+
+def read_on(generator):
+    """Read the rest, the first token being read already."""
+    return [id_ for token in generator for id_ in token.ids]
+
+
+def test_stop_ends_every_answer_with_draining():
+    executor = CountingExecutor()
+    engine = engine_of(executor, capacity=1)
+    engine.start()
+    executor.gate.clear()
+    readers = [engine.generate([place], Sampling(temperature=0)) for place in range(2)]
+    for generator in readers:
+        assert next(generator).is_empty
+    stopping = Thread(target=engine.stop)
+    stopping.start()
+    assert engine._stopping.wait(DEADLINE_SECONDS)
+    executor.gate.set()
+    stopping.join(DEADLINE_SECONDS)
+    assert not engine._thread.is_alive()
+    for generator in [*readers, engine.generate([1], GREEDY)]:
+        with pytest.raises(Draining):
+            read_on(generator)
+
+
+FORM = ChooseRows(BOOKS, 5)
+
+
+def test_forced_tokens_are_computed_together_with_the_next_choice():
+    executor = CountingExecutor(cache_blocks=400)
+    with running_engine(executor, context_tokens=1024, step_tokens=1024) as engine:
+        answer = read(engine.generate([1, 2, 3], Sampling(temperature=1, seed=5), FORM))
+    picked = json.loads(answer.text)
+    assert set(picked.values()) <= set(BOOKS)
+    usage = answer.completion.usage
+    assert usage.steps == len(executor.batches)
+    assert usage.completion_tokens == len(answer.ids) > 3 * usage.steps
+    assert answer.completion.reason == "stop"
+    # Every row is a token once; what was forced behind the last choice needs no computing.
+    rows = sum(len(batch.tokens) for batch in executor.batches)
+    computed = [token for batch in executor.batches for token in batch.tokens]
+    assert computed == [1, 2, 3, *answer.ids][:rows]
+    assert [len(batch.logit_rows) for batch in executor.batches] == [1] * usage.steps
+
+
+@pytest.mark.parametrize(
+    "form", [FORM, ChooseRows(BOOKS, 25, none_allowed=False), ChooseRows(("a", "ab", "abc"), 2)]
+)
+def test_constrained_answers_are_whole_in_a_full_batch(form):
+    with running_engine(torch_executor("Glm", most_tokens=6000), capacity=8, context_tokens=2048) as engine:
+        tasks = [
+            (prompt, Sampling(temperature=2, seed=place), form) for place, prompt in enumerate(prompts()[:8])
+        ]
+        together = answers_together(engine, tasks)
+        alone = read(engine.generate(*tasks[3]))
+    for answer in together:
+        values = list(json.loads(answer.text).values())
+        assert set(values) <= set(form.values)
+        assert len(set(values)) == len(values) <= form.at_most
+    assert alone.ids == together[3].ids
+
+
+def test_constrained_answers_survive_being_set_back():
+    executor = torch_executor("Llama", most_tokens=512)
+    form = ChooseRows(("alpha", "alpine", "beta", "bet", "gamma"), 5, none_allowed=False)
+    tasks = [
+        (prompt, Sampling(temperature=2, seed=place), form) for place, prompt in enumerate(prompts()[:12])
+    ]
+    with running_engine(executor, capacity=12, context_tokens=256) as engine:
+        small = answers_together(engine, tasks)
+    with running_engine(torch_executor("Llama"), capacity=12, context_tokens=256) as engine:
+        large = answers_together(engine, tasks)
+    assert [answer.ids for answer in small] == [answer.ids for answer in large]
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        (ChooseRows((), 3), "{}"),
+        (ChooseRows((), 3, none_allowed=False), "{}"),
+        (ChooseRows(("only",), 3, none_allowed=False), '{"1": "only"}'),
+    ],
+)
+def test_an_answer_without_a_choice_needs_no_step(form, text):
+    executor = CountingExecutor()
+    with running_engine(executor) as engine:
+        answer = read(engine.generate([1, 2], GREEDY, form))
+    assert (answer.text, answer.completion.reason) == (text, "stop")
+    assert (answer.completion.usage.steps, executor.batches) == (0, [])
+
+
+@pytest.mark.parametrize("max_tokens", [1, 3, 7, 30])
+def test_forced_tokens_end_where_the_answer_must(max_tokens):
+    with running_engine(CountingExecutor(), context_tokens=100) as engine:
+        sampling = Sampling(temperature=0, max_tokens=max_tokens)
+        answer = read(engine.generate([1] * 60, sampling, ChooseRows(("x" * 100, "x" * 50 + "y"), 2, False)))
+    assert (len(answer.ids), answer.completion.reason) == (max_tokens, "length")
+    assert ('{"1": "' + "x" * 100).startswith(answer.text)
+
+
+@pytest.mark.parametrize("prompt_tokens", [1, 40, 58, 59])
+def test_forced_tokens_never_outgrow_the_context(prompt_tokens):
+    with running_engine(CountingExecutor(cache_blocks=15, block_tokens=4), context_tokens=1000) as engine:
+        form = ChooseRows(("x" * 100, "y" * 100), 2)
+        answer = read(engine.generate([1] * prompt_tokens, Sampling(temperature=1, seed=1), form))
+    if answer.text == "{}":
+        assert answer.completion.reason == "stop"
+    else:
+        assert (len(answer.ids), answer.completion.reason) == (60 - prompt_tokens, "length")
+
+
+def test_an_answer_that_just_fits_is_whole():
+    form = ChooseRows(("only",), 1, none_allowed=False)
+    text = '{"1": "only"}'
+    with running_engine(CountingExecutor(), context_tokens=100) as engine:
+        whole = read(engine.generate([1], Sampling(max_tokens=len(text)), form))
+        cut = read(engine.generate([1], Sampling(max_tokens=len(text) - 1), form))
+    assert (whole.text, whole.completion.reason) == (text, "stop")
+    assert (cut.text, cut.completion.reason) == (text[:-1], "length")
+
+
+def test_a_form_that_the_vocabulary_cannot_spell_is_refused():
+    ascii_only = Vocabulary(VOCABULARY.tokens[:128], lambda _: ())
+    with running_engine(CountingExecutor(), vocabulary=ascii_only) as engine:
+        for form in (ChooseRows(("数学",), 1), ChooseRows(("a", "a"), 1), ChooseRows(("a",), 0)):
+            with pytest.raises(CannotDo):
+                next(engine.generate([1], GREEDY, form))
+
+
+def test_rows_of_padding_behind_the_vocabulary_are_never_chosen():
+    """Checkpoints often have more rows of logits than the tokenizer has ids."""
+    executor = TorchExecutor(tiny_model("Qwen3"), 1 << 26, 2048)
+    vocabulary = Vocabulary(VOCABULARY.tokens[:20], lambda text: list(text.encode()))
+    with running_engine(executor, vocabulary=vocabulary) as engine:
+        greedy = read(engine.generate([1, 2], Sampling(temperature=0, max_tokens=40)))
+        hot = read(engine.generate([1, 2], Sampling(temperature=2, repetition_penalty=2, max_tokens=40)))
+    assert max(greedy.ids + hot.ids) < 20
+
+
+def test_the_reader_may_be_a_generator_of_a_generator():
+    """Closing travels through `yield from`, as it does through a task."""
+    executor = CountingExecutor(cache_blocks=MANY_BLOCKS)
+
+    def outer(engine):
+        return (yield from engine.generate([1], Sampling(temperature=0)))
+
+    with running_engine(executor, context_tokens=ENDLESS) as engine:
+        generator = outer(engine)
+        first_token(generator)
+        generator.close()
+        read(engine.generate([9], GREEDY))
+
+
+def test_many_readers_come_and_go():
+    """Random arrivals and cancels in threads; whoever reads to the end reads their own answer."""
+    with running_engine(CountingExecutor(cache_blocks=20), capacity=6, context_tokens=80) as engine:
+        with ThreadPoolExecutor(6) as readers:
+            list(readers.map(partial(come_and_go, engine), range(60)))
+        read(engine.generate([1], GREEDY))
+
+
+def come_and_go(engine, number):
+    random = Random(number)
+    prompt = [number] * random.randrange(1, 40)
+    length = random.randrange(1, 20)
+    generator = engine.generate(prompt, Sampling(temperature=0, max_tokens=length))
+    if random.random() < 0.4:
+        first_token(generator)
+        generator.close()
+    else:
+        assert read(generator).ids == [(number + place) % 256 for place in range(1, length + 1)]
