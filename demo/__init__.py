@@ -1,0 +1,1 @@
+"""How the embedded demonstration model is made: its text, its tokenizer and its training."""

@@ -1,0 +1,101 @@
+"""Titles of books that do not exist: patterns with words of a topic in them."""
+
+from random import Random
+
+from demo.held_out import is_held_out, is_reserved
+from demo.phrases import load_phrases
+from demo.topics import Language, Topic
+
+#: Share of titles whose second word is one of the short phrases that readers wish with.
+WISH_WORD_SHARE = 0.2
+#: A phrase longer than this many characters reads badly inside a title.
+LONGEST_WISH_WORD = {"zh": 5, "en": 18}
+#: Share of heads that are sought among those which begin with a word of the topic, as most real titles do.
+FIRST_WORD_SHARE = 0.6
+#: Share of titles whose head says nothing about the topic.
+PLAIN_HEAD_SHARE = 0.15
+#: Share of titles made of a head and a tail; the others are a head alone.
+TAIL_SHARE = {"zh": 0.7, "en": 0.5}
+
+_PHRASES = load_phrases()
+#: First halves, and titles on their own; `{x}` is a word of the topic, `{y}` another one.
+HEADS = _PHRASES["heads"]
+#: Heads that say nothing about the topic: their tail must.
+PLAIN_HEADS = _PHRASES["plain_heads"]
+#: Second halves without and with a word of the topic.
+PLAIN_TAILS, TAILS = _PHRASES["plain_tails"], _PHRASES["tails"]
+
+_JOIN: dict[Language, str] = {"zh": "：", "en": ": "}
+_SMALL_WORDS = frozenset(
+    ("a", "an", "and", "as", "at", "by", "for", "from", "in", "into", "of", "on", "or", "the", "to", "with")
+)
+
+
+def make_title(topic: Topic, language: Language, random: Random) -> str:
+    """One title on the topic, of any split but never a reserved one."""
+    while True:
+        title = _compose(topic, language, random)
+        if not is_reserved(title):
+            return title
+
+
+def make_title_of(topic: Topic, language: Language, random: Random, *, held_out: bool) -> str:
+    """One title of the asked split."""
+    while True:
+        title = make_title(topic, language, random)
+        if is_held_out(title) == held_out:
+            return title
+
+
+def patterns(language: Language) -> tuple[str, ...]:
+    """Every pattern of a language, for the tokenizer."""
+    return HEADS[language] + PLAIN_HEADS[language] + PLAIN_TAILS[language] + TAILS[language]
+
+
+def _compose(topic: Topic, language: Language, random: Random) -> str:
+    if random.random() >= TAIL_SHARE[language]:
+        return _fill(_choose_head(language, random), topic, language, random)
+    if random.random() < PLAIN_HEAD_SHARE:
+        head, tails = random.choice(PLAIN_HEADS[language]), TAILS[language]
+    else:
+        head = _choose_head(language, random)
+        tails = random.choice((PLAIN_TAILS[language], TAILS[language]))
+    pattern = head + _JOIN[language] + random.choice(tails)
+    return _fill(pattern, topic, language, random)
+
+
+def _choose_head(language: Language, random: Random) -> str:
+    heads = HEADS[language]
+    if random.random() < FIRST_WORD_SHARE:
+        heads = tuple(head for head in heads if head.startswith("{x}"))
+    return random.choice(heads)
+
+
+def _fill(pattern: str, topic: Topic, language: Language, random: Random) -> str:
+    used: set[str] = set()
+    for slot in ("{x}", "{y}"):
+        while slot in pattern:
+            word = _choose_word(topic, language, random)
+            if word in used and random.random() < 0.9:
+                continue
+            used.add(word)
+            pattern = pattern.replace(slot, word, 1)
+    return pattern
+
+
+def _choose_word(topic: Topic, language: Language, random: Random) -> str:
+    words = topic.title_words(language)
+    if random.random() < WISH_WORD_SHARE:
+        words = _short_wishes(topic, language) or words
+    word = random.choice(words)
+    return word if language == "zh" else _in_title_case(word)
+
+
+def _short_wishes(topic: Topic, language: Language) -> tuple[str, ...]:
+    return tuple(word for word in topic.wishes[language] if len(word) <= LONGEST_WISH_WORD[language])
+
+
+def _in_title_case(words: str) -> str:
+    return " ".join(
+        word if word in _SMALL_WORDS else word[:1].upper() + word[1:] for word in words.split(" ")
+    )
