@@ -20,6 +20,7 @@ from transformers import (
 from contract import AnswerForm, ChatMessage, Completion, ModelCard, Sampling, Token
 from engine.checkpoints import original
 from engine.engine import Engine
+from engine.executors.prepacked import can_prepack, prepack
 from engine.executors.torch_executor import TorchExecutor, UnsupportedModel
 from engine.tokenizer import ChatTokenizer, UnsupportedTokenizer
 from workers.errors import CannotLoad
@@ -77,6 +78,8 @@ def load_local_model(
         tokenizer = _load_tokenizer(path)
         model = _load_weights(path, cuda)
         _check_fit(model, tokenizer)
+        if not cuda and can_prepack():
+            prepack(model)
         context = _context_tokens(model, context_tokens)
         executor = TorchExecutor(model, _cache_bytes(cuda), most_tokens=capacity * context)
     except Exception as error:  # a file that is not what it should be makes libraries raise anything
