@@ -24,6 +24,14 @@ HEADS = _PHRASES["heads"]
 PLAIN_HEADS = _PHRASES["plain_heads"]
 #: Second halves without and with a word of the topic.
 PLAIN_TAILS, TAILS = _PHRASES["plain_tails"], _PHRASES["tails"]
+#: Words that say nothing, and how they make a second half: real titles hold words that no list foresees.
+FILLERS = _PHRASES["fillers"]
+FILLER_TAILS: dict[Language, tuple[str, ...]] = {
+    "zh": ("{f}{f}", "{f}与{f}", "{f}的{f}", "{f}{f}{f}", "{f}、{f}和{f}", "{f}{f}的{f}", "{f}"),
+    "en": ("{f} and {f}", "{f} of {f}", "{f}, {f} and {f}", "{f} for {f}", "the {f}"),
+}
+#: Share of second halves that are made of such words, of first halves that carry one, and of chance words.
+FILLER_TAIL_SHARE, FILLER_HEAD_SHARE, CHANCE_WORD_SHARE = 0.4, 0.2, 0.3
 
 _JOIN: dict[Language, str] = {"zh": "：", "en": ": "}
 _SMALL_WORDS = frozenset(
@@ -60,6 +68,8 @@ def _compose(topic: Topic, language: Language, random: Random) -> str:
     else:
         head = _choose_head(language, random)
         tails = random.choice((PLAIN_TAILS[language], TAILS[language]))
+        if random.random() < FILLER_TAIL_SHARE:
+            tails = FILLER_TAILS[language]
     pattern = head + _JOIN[language] + random.choice(tails)
     return _fill(pattern, topic, language, random)
 
@@ -68,10 +78,16 @@ def _choose_head(language: Language, random: Random) -> str:
     heads = HEADS[language]
     if random.random() < FIRST_WORD_SHARE:
         heads = tuple(head for head in heads if head.startswith("{x}"))
-    return random.choice(heads)
+    head = random.choice(heads)
+    if random.random() >= FILLER_HEAD_SHARE:
+        return head
+    gap = "" if language == "zh" else " "
+    return random.choice((head + gap + "{f}", "{x}" + gap + "{f}", "{x}" + gap + "{f}" + gap + "{f}"))
 
 
 def _fill(pattern: str, topic: Topic, language: Language, random: Random) -> str:
+    while "{f}" in pattern:
+        pattern = pattern.replace("{f}", _choose_filler(language, random), 1)
     used: set[str] = set()
     for slot in ("{x}", "{y}"):
         while slot in pattern:
@@ -89,6 +105,15 @@ def _choose_word(topic: Topic, language: Language, random: Random) -> str:
         words = _short_wishes(topic, language) or words
     word = random.choice(words)
     return word if language == "zh" else _in_title_case(word)
+
+
+def _choose_filler(language: Language, random: Random) -> str:
+    """A word that says nothing, or in Chinese two characters that met by chance."""
+    if language == "en":
+        return _in_title_case(random.choice(FILLERS["en"]))
+    if random.random() < CHANCE_WORD_SHARE:
+        return "".join(random.choice(random.choice(FILLERS["zh"])) for _ in range(2))
+    return random.choice(FILLERS["zh"])
 
 
 def _short_wishes(topic: Topic, language: Language) -> tuple[str, ...]:

@@ -153,7 +153,8 @@ class Training:
 def _tokenizer(options: argparse.Namespace, topics: Sequence[Topic]) -> PreTrainedTokenizerFast:
     """A resumed run keeps its tokenizer, even where the texts have changed since."""
     if options.resume:
-        return PreTrainedTokenizerFast.from_pretrained(options.out)
+        kept: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(options.out)
+        return kept
     return train_tokenizer(topics, Conversations(topics))
 
 

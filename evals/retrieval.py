@@ -102,12 +102,13 @@ def report(by_size: dict[int, Tally], classic: Tally, today: datetime.date) -> s
         f"Measured on {today.isoformat()} with `python -m evals.retrieval`, on the CPU, through the task "
         "`book_retrieval` as it is served:",
         "",
-        "| titles | wishes | F1 | precision | recall | none recognised | exact answers |",
+        "| titles | wishes | F1 | precision | recall | exact answers | none recognised |",
         "|---|---|---|---|---|---|---|",
     ]
     for size, tally in by_size.items():
-        shares = (tally.f1, tally.precision, tally.recall, tally.none_recognised, tally.exact_share)
-        lines.append(f"| {size} | {tally.wishes} | " + " | ".join(f"{share:.3f}" for share in shares) + " |")
+        shares = [f"{share:.3f}" for share in (tally.f1, tally.precision, tally.recall, tally.exact_share)]
+        none = f"{tally.none_answered} of {tally.none_asked}"
+        lines.append("| " + " | ".join([str(size), str(tally.wishes), *shares, none]) + " |")
     lines += ["", f"On the classic 25 books: {classic.exact} of {classic.wishes} wishes answered exactly."]
     return "\n".join(lines)
 

@@ -1,5 +1,8 @@
 """Answers that are texts of a formal language, kept by llguidance's parser."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -29,12 +32,22 @@ LIMITS = LLParserLimits(
     verbose_errors=False,
 )
 
-#: The parser's complaints that would say nothing to a reader, by their beginning.
+#: Processor seconds from which one token counts as costly, and what an answer may spend on such tokens:
+#: an ambiguous grammar would hold up everyone else's answers. Most tokens take 0.1 ms.
+COSTLY_SECONDS = 0.02
+MOST_COSTLY_SECONDS = 1.0
+
+#: What the parser's complaints mean to whoever wrote the form, by words in them.
 COMPLAINTS = {
     "NoExtension": "nothing can be said in it",
     "oneOf constraints": "schema: oneOf is supported only where plainly no two of its schemas can both hold",
-    "Parser Error: Current row has": "too much is open at one place (hundreds of optional properties?)",
+    "Current row has": "too much is open at one place (hundreds of optional properties?)",
     "lexer error: too many": "it is too complex to keep",
+    "Too many items": "it is too complex to keep",
+    "configuration (grammar) too big": "it is too complex to keep",
+    "schema too large": "it is too complex to keep",
+    "lexer precomputation failed": "it is too complex to keep",
+    "fuel exhausted": "it is too complex to keep",
 }
 
 #: Characters of a complaint that are passed on.
@@ -58,6 +71,7 @@ class LanguageGrammar:
         trial = self.start()
         trial.prepare()
         trial.take_forced()
+        trial.prepare()
 
     def start(self) -> "LanguageConstraint":
         """Return the state of an answer that has not begun."""
@@ -73,6 +87,7 @@ class LanguageConstraint:
         self._matcher = matcher
         self._tokens = tokens
         self._allowed: Allowed | None = None
+        self._costly_seconds = 0.0
         self._see_that_it_works()
         self._is_finished = matcher.is_stopped()
 
@@ -85,43 +100,57 @@ class LanguageConstraint:
         return self._matcher.is_accepting()
 
     def prepare(self) -> None:
-        if self._allowed is not None:
+        if self._is_finished or self._allowed is not None:
             return
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        with self._at_a_price():
+            bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         mask = np.unpackbits(bits, count=self._tokens, bitorder="little").view(np.bool_)
         count = int(np.count_nonzero(mask))
         if not count and self.may_end:
-            self._is_finished = True
-        else:
-            self._see_that_it_works()
-        if not count and not self._is_finished:
-            raise ValueError("there is no way to go on from here")
+            self._is_finished = True  # the parser sees some ends only here
+            return
+        self._see_that_it_works()
+        if not count:
+            raise ValueError("nothing can be said in it")
         self._allowed = np.flatnonzero(mask).tolist() if count <= LISTED_IDS else mask
 
     def allowed(self) -> Allowed:
-        if self._is_finished:
-            return []
         self.prepare()
-        assert self._allowed is not None
-        return self._allowed
+        return [] if self._allowed is None else self._allowed
 
     def advance(self, token: int) -> None:
-        if not 0 <= token < self._tokens or self._matcher.try_consume_tokens([token]) != 1:
-            self._see_that_it_works()
-            raise ValueError(f"token {token} is not allowed here")
-        self._moved()
+        with self._at_a_price():
+            is_allowed = 0 <= token < self._tokens and self._matcher.try_consume_tokens([token]) == 1
         self._see_that_it_works()
+        if not is_allowed:
+            raise ValueError(f"token {token} is not allowed here")
+        self._move_on()
 
     def take_forced(self) -> list[int]:
-        ids = [] if self._is_finished else self._matcher.compute_ff_tokens()
-        if ids and self._matcher.consume_tokens(ids):
-            self._moved()
+        if self._is_finished:
+            return []
+        with self._at_a_price():
+            ids = self._matcher.compute_ff_tokens()
+            if ids:
+                self._matcher.consume_tokens(ids)
         self._see_that_it_works()
+        if ids:
+            self._move_on()
         return ids
 
-    def _moved(self) -> None:
+    def _move_on(self) -> None:
         self._allowed = None
-        self._is_finished = self._matcher.is_stopped() and not self._matcher.is_error()
+        self._is_finished = self._matcher.is_stopped()
+
+    @contextmanager
+    def _at_a_price(self) -> Iterator[None]:
+        started = time.thread_time()
+        yield
+        seconds = time.thread_time() - started
+        if seconds > COSTLY_SECONDS:
+            self._costly_seconds += seconds
+            if self._costly_seconds > MOST_COSTLY_SECONDS:
+                raise ValueError("it takes too much time to keep")
 
     def _see_that_it_works(self) -> None:
         if self._matcher.is_error():
@@ -129,9 +158,9 @@ class LanguageConstraint:
 
 
 def _complaint(error: str) -> str:
-    for beginning, words in COMPLAINTS.items():
-        if error.startswith(beginning):
-            return words
+    for part, meaning in COMPLAINTS.items():
+        if part in error:
+            return meaning
     return " ".join(error.replace("<non-verbose/>", "").split("<state>")[0].split())[:COMPLAINT_CHARACTERS]
 
 

@@ -4,8 +4,9 @@ import re
 
 from llguidance import LLMatcher, regex_to_lark
 
-#: What may open a group: a plain one, one that captures nothing, a named one, or letters i and s for it.
-GROUP = re.compile(r"\((?!\?)|\(\?(?:[is]*:|[is]+\)|P?<[A-Za-z_]\w*>)")
+#: What may open a group: nothing, ?: or a name, and s, which lets the dot be a line's end. (Letters
+#: without case, flag i, are other letters in every language.)
+GROUP = re.compile(r"\((?!\?)|\(\?(?:s?:|s\)|P?<[A-Za-z_]\w*>)")
 
 #: Inside a class these are set operations to the parser and plain characters to everyone else.
 SET_OPERATIONS = ("&&", "--", "~~")

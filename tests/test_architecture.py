@@ -39,6 +39,7 @@ OWNERS: dict[str, set[str]] = {
     "tiktoken": {"engine"},
     "sqlalchemy": {"records"},
     "jinja2": {"templates"},
+    "llguidance": {"grammar"},
     "sophon": {"workers/sophon"},
 }
 

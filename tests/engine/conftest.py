@@ -6,7 +6,7 @@ import torch
 import engine.engine
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def _quick_small_steps():
     """Tiny models are computed fastest by one thread; an idle engine is stopped without a long wait."""
     torch.set_num_threads(1)

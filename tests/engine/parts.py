@@ -2,8 +2,11 @@
 
 import threading
 from collections.abc import Sequence as Items
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
+from random import Random
 
 import torch
 from transformers import (
@@ -147,6 +150,28 @@ def read(generator) -> Answer:
 def first_token(generator):
     """Read until something comes."""
     return next(token for token in generator if not token.is_empty)
+
+
+#: What half of the prompts begin with.
+BEGINNING = list(range(40, 90))
+
+
+@cache
+def prompts():
+    """32 prompts of all sizes, half of them with a long beginning in common."""
+    random = Random(4)
+
+    def text(length):
+        return [random.randrange(1, 256) for _ in range(length)]
+
+    own = [text(length) for length in (1, 2, 15, 16, 17, 31, 32, 33, 3, 5, 7, 40, 64, 70, 90, 100)]
+    return [*own, *(BEGINNING + text(place % 5) for place in range(15)), BEGINNING]
+
+
+def answers_together(engine, tasks):
+    """Read all answers at once, each in its own thread; a task is what `generate` takes."""
+    with ThreadPoolExecutor(len(tasks)) as readers:
+        return list(readers.map(lambda task: read(engine.generate(*task)), tasks))
 
 
 def engine_of(

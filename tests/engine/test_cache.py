@@ -1,12 +1,12 @@
 """Which block holds what."""
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from engine.cache import BlockCache
 from tests.engine.slots import check_bookkeeping
+from tests.properties import examples
 
 SIZE = 4
 
@@ -155,4 +155,4 @@ class Holders(RuleBasedStateMachine):
 
 
 TestHolders = Holders.TestCase
-TestHolders.settings = settings(deadline=None, max_examples=100, stateful_step_count=40)
+TestHolders.settings = examples(100, steps=40)

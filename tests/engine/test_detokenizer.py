@@ -3,12 +3,13 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.detokenizer import Detokenizer
 from grammar import Vocabulary
 from tests import vocabularies
+from tests.properties import examples
 
 #: Texts with characters of one to four bytes; lone surrogates cannot be written in UTF-8.
 TEXTS = st.text(
@@ -46,7 +47,7 @@ def text_before_stop(text, stops):
     return text, False
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(text=TEXTS, borders=st.lists(st.integers(0, 200), max_size=40))
 def test_any_split_of_a_text_comes_back_as_soon_as_it_is_whole(text, borders):
     pieces = cut(text.encode(), borders)
@@ -60,7 +61,7 @@ def test_any_split_of_a_text_comes_back_as_soon_as_it_is_whole(text, borders):
     assert not detokenizer.found_stop
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(
     text=st.text("ab中", max_size=16),
     stops=st.lists(st.text("ab中", min_size=1, max_size=5), max_size=4),
@@ -73,7 +74,7 @@ def test_a_stop_string_never_leaks_however_it_is_split(text, stops, borders):
     assert ("".join(said), detokenizer.found_stop) == text_before_stop(text, stops)
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(
     content=st.lists(
         st.sampled_from([b"a", b"\xe4", b"\xb8", b"\xad", b"\xf0\x9f", b"\xff", b"\xed\xa0"]), max_size=12
@@ -138,7 +139,7 @@ def test_only_sentencepiece_takes_the_first_space(pieces, text):
     assert "".join(feed_all(detokenizer_of(pieces), [ids])) == b"".join(pieces).decode()
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(text=TEXTS)
 @pytest.mark.parametrize("make", vocabularies.ALL, ids=lambda make: make.__name__)
 def test_known_vocabularies_say_what_they_spell(make, text):

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from contract import ChooseRows, Sampling
@@ -13,6 +13,7 @@ from engine.noise import uniform
 from engine.sampler import choose, draw, probabilities
 from grammar import RowsGrammar
 from tests.engine.parts import VOCABULARY, VOCABULARY_SIZE, sequence_of
+from tests.properties import examples
 
 #: Distinct numbers, so that "the k most probable" is one set; wide, so that some chances vanish.
 LOGITS = st.lists(st.integers(-400, 400), min_size=1, max_size=30, unique=True).map(
@@ -44,7 +45,7 @@ def keep(chances, places):
     return normalize([chance if place in places else 0.0 for place, chance in enumerate(chances)])
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(
     logits=LOGITS,
     temperature=st.sampled_from([0.1, 0.5, 1.0, 2.0]),
@@ -89,7 +90,7 @@ def test_temperature_zero_takes_the_first_of_the_most_probable():
     assert choose(logits, [sequence_of([0]), sequence_of([0])]) == [1, 0]
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(
     chances=st.lists(st.sampled_from([0.0, 1e-7, 0.1, 0.3, 1.0]), min_size=1, max_size=12).filter(any),
     noise=st.one_of(st.just(0.0), st.just(math.nextafter(1, 0)), st.floats(0, 1, exclude_max=True)),
@@ -203,7 +204,7 @@ def test_penalties_do_not_change_the_logits_they_are_given():
     assert logits.tolist() == [[1, 1, 1, 1]]
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(seed=st.integers(0, 1 << 40), temperature=st.sampled_from([0.0, 0.3, 1.7]), top_k=st.integers(0, 3))
 def test_a_constraint_is_never_left(seed, temperature, top_k):
     values = ("ab", "abc", 'a"', "中文", "文")

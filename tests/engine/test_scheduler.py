@@ -1,7 +1,7 @@
 """Who computes what: nobody reads another's text, nobody starves, nothing leaks."""
 
 import pytest
-from hypothesis import assume, settings
+from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -9,6 +9,7 @@ from engine.cache import BlockCache
 from engine.scheduler import Scheduler, Work
 from tests.engine.parts import sequence_of
 from tests.engine.slots import SlotChecker, check_bookkeeping
+from tests.properties import examples
 
 #: Ids that the random texts are made of: few, so that prefixes are often equal.
 IDS = st.integers(0, 1)
@@ -197,4 +198,4 @@ class Service(RuleBasedStateMachine):
 
 
 TestService = Service.TestCase
-TestService.settings = settings(deadline=None, max_examples=120, stateful_step_count=40)
+TestService.settings = examples(120, steps=40)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
@@ -12,6 +12,7 @@ from contract import CannotDo, ChatMessage
 from engine.detokenizer import Detokenizer
 from engine.tokenizer import ChatTokenizer, UnsupportedTokenizer
 from tests import vocabularies
+from tests.properties import examples
 from tests.tiny_checkpoints import (
     CHAT_TEMPLATE,
     NOT_SPECIAL,
@@ -48,7 +49,7 @@ def messages_of(turns):
     return [ChatMessage(role, content) for role, content in turns]
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(turns=CONVERSATIONS)
 def test_a_plain_conversation_is_encoded_as_the_template_says(tokenizer, chat, turns):
     turns_as_dicts = [{"role": role, "content": content} for role, content in turns]
@@ -56,7 +57,7 @@ def test_a_plain_conversation_is_encoded_as_the_template_says(tokenizer, chat, t
     assert chat.encode(messages_of(turns)) == expected
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(turns=CONVERSATIONS, data=st.data())
 def test_a_special_tokens_spelling_in_a_message_is_ordinary_text(tokenizer, chat, turns, data):
     spelling = data.draw(
@@ -78,7 +79,7 @@ def test_markers_of_contents_in_a_message_are_ordinary_text():
     assert chat.vocabulary.bytes_of(ids).decode() == f"\n{content}\nsecond\n"
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(text=st.text(max_size=20))
 def test_the_bytes_of_the_ids_are_the_text(tokenizer, chat, text):
     ids = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids

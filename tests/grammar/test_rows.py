@@ -7,12 +7,13 @@ import re
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from contract import ChooseRows
 from grammar import RowsGrammar, Vocabulary
 from tests.catalogue import BOOKS, CALCULUS
+from tests.properties import examples
 
 #: Characters that a JSON string, a tokenizer or a careless join may trip over.
 HOSTILE = st.sampled_from(
@@ -74,7 +75,7 @@ def spelled(values):
     return json.dumps({str(place): value for place, value in enumerate(values, 1)}, ensure_ascii=False)
 
 
-@settings(deadline=None, max_examples=80)
+@examples(80)
 @given(form=forms(), seed=st.integers(0, 1 << 30), is_forcing=st.booleans())
 def test_every_random_walk_ends_in_distinct_values_under_numbered_keys(vocabulary, form, seed, is_forcing):
     constraint = RowsGrammar(form, vocabulary).start()
@@ -90,7 +91,7 @@ def test_every_random_walk_ends_in_distinct_values_under_numbered_keys(vocabular
     assert text == spelled(values)
 
 
-@settings(deadline=None, max_examples=15)
+@examples(15)
 @given(form=forms(most_values=3), is_forcing=st.booleans())
 def test_every_subset_is_reachable_in_every_order_once(vocabulary, form, is_forcing):
     sizes = range(1, min(form.at_most, len(form.values)) + 1)
@@ -100,7 +101,7 @@ def test_every_subset_is_reachable_in_every_order_once(vocabulary, form, is_forc
     assert sorted(reached) == sorted(wanted)
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(form=forms(), seed=st.integers(0, 1 << 30))
 def test_a_token_that_is_not_allowed_raises_and_changes_nothing(vocabulary, form, seed):
     generator = random.Random(seed)
@@ -116,7 +117,7 @@ def test_a_token_that_is_not_allowed_raises_and_changes_nothing(vocabulary, form
         constraint.advance(0)
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(form=forms(), seeds=st.lists(st.integers(0, 1 << 30), min_size=2, max_size=4))
 def test_answers_over_one_grammar_do_not_know_each_other(vocabulary, form, seeds):
     grammar = RowsGrammar(form, vocabulary)

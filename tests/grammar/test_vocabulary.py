@@ -1,15 +1,16 @@
 """How texts are spelled in tokens."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from grammar import Vocabulary
+from tests.properties import examples
 
 BYTES = [bytes([byte]) for byte in range(256)]
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(text=st.text(max_size=30))
 def test_a_spelling_is_exact_and_holds_no_special_token(vocabulary, text):
     ids = vocabulary.spell(text)
