@@ -28,9 +28,10 @@ class UnsupportedTokenizer(Exception):
 class ChatTokenizer:
     """Turns conversations into prompt ids.
 
-    A message is never read as anything but text: where its content holds the spelling of a special
-    token, such as `<|user|>`, that spelling is encoded as ordinary characters. `contents_apart` says
-    that the model has learned every content encoded by itself, not together with what stands before it.
+    A message is never read as anything but text: where its content holds the spelling of a control
+    token, such as `<|user|>` or `</think>`, that spelling is encoded as ordinary characters.
+    `contents_apart` says that the model has learned every content encoded by itself, not together with
+    what stands before it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, *, contents_apart: bool = False) -> None:
@@ -38,9 +39,8 @@ class ChatTokenizer:
             raise UnsupportedTokenizer("the tokenizer has no chat template, so it cannot hold a conversation")
         self._tokenizer = tokenizer
         self._contents_apart = contents_apart
-        self._plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        self._plain.encode_special_tokens = True
-        self._special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        self._controls = control_tokens(tokenizer)
+        self._plain = without_tokens(tokenizer.backend_tokenizer, self._controls)
         self.vocabulary = build_vocabulary(tokenizer, self._plain)
         _check_json(self.vocabulary)
 
@@ -51,7 +51,7 @@ class ChatTokenizer:
         """
         contents = [message.content for message in messages]
         if self._contents_apart or any(
-            special in content for content in contents for special in self._special
+            control in content for content in contents for control in self._controls
         ):
             return self._encode_apart(messages)
         return self._encode_template(self._render(messages, contents))
@@ -81,6 +81,23 @@ class ChatTokenizer:
                 content = messages[int(part)].content
                 ids += self._plain.encode(content, add_special_tokens=False).ids
         return ids
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerFast) -> frozenset[str]:
+    """Return the spellings that stand for one id each, special or not; runs of white space are text."""
+    added = (token.content for token in tokenizer.added_tokens_decoder.values())
+    return frozenset(content for content in added if not content.isspace())
+
+
+def without_tokens(tokenizer: Tokenizer, controls: frozenset[str]) -> Tokenizer:
+    """Return a tokenizer to which the spellings of control tokens are characters like any others."""
+    description = json.loads(tokenizer.to_str())
+    description["added_tokens"] = [
+        token for token in description["added_tokens"] if token["content"] not in controls
+    ]
+    plain = Tokenizer.from_str(json.dumps(description))
+    plain.encode_special_tokens = True
+    return plain
 
 
 def build_vocabulary(tokenizer: PreTrainedTokenizerFast, plain: Tokenizer) -> Vocabulary:

@@ -172,3 +172,12 @@ def test_an_unknown_kind_of_decoder_is_refused():
 
 def test_the_small_tokenizers_special_tokens_are_special():
     assert set(SPECIAL) <= set(byte_level_tokenizer().get_added_vocab())
+
+
+def test_no_control_token_special_or_not_can_be_written_in_a_message(tokenizer, chat):
+    added = {id_: token.content for id_, token in tokenizer.added_tokens_decoder.items()}
+    harmless = [id_ for id_ in chat.encode([ChatMessage("user", "a b")]) if id_ in added]
+    for content in added.values():
+        if not content.isspace():
+            ids = chat.encode([ChatMessage("user", f"a{content}b")])
+            assert [id_ for id_ in ids if id_ in added] == harmless, content
