@@ -91,7 +91,7 @@ def grammars(vocabulary):
     return {name: compile_grammar(form, vocabulary) for name, (form, _) in FORMS.items()}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(name=st.sampled_from(list(FORMS)), seed=st.integers(0, 1 << 30), is_forcing=st.booleans())
 def test_every_random_walk_that_ends_is_in_its_form(vocabulary, grammars, name, seed, is_forcing):
     answer = walk(grammars[name].start(), seed, is_forcing=is_forcing)
@@ -110,12 +110,12 @@ def test_bounded_forms_end_by_themselves(vocabulary, grammars, name):
 def test_every_choice_is_reached(vocabulary, grammars):
     texts = {
         vocabulary.bytes_of(walk(grammars["choices"].start(), seed, end_chance=0.5).ids).decode()
-        for seed in range(60)
+        for seed in range(40)
     }
     assert texts == set(CHOICES)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(name=st.sampled_from(list(FORMS)), seed=st.integers(0, 1 << 30))
 def test_the_state_follows_from_the_ids_alone(grammars, name, seed):
     grammar = grammars[name]
@@ -129,7 +129,7 @@ def test_the_state_follows_from_the_ids_alone(grammars, name, seed):
     assert ids_of(again.allowed()) == ids_of(first.allowed())
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(names=st.tuples(*[st.sampled_from(list(FORMS))] * 2), seed=st.integers(0, 1 << 30))
 def test_answers_made_at_the_same_time_do_not_meet(grammars, names, seed):
     alone = [walk(grammars[name].start(), seed, most_tokens=12) for name in names]
