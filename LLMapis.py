@@ -20,6 +20,7 @@ from templates import BUILT_IN_TASKS, TaskFileError, load_tasks
 from workers.errors import CannotLoad
 from workers.loop import WorkerLoop
 from workers.models import create_model
+from workers.placement import Placement
 
 log = logging.getLogger("LLMapis")
 
@@ -48,19 +49,23 @@ def build_worker(settings: Settings) -> WorkerLoop:
     templates = load_tasks(settings.templates)
     database = open_database(settings)
     named = settings.model[0]
-    model = create_model(
-        named.path,
-        named.name,
-        device=settings.device,
-        threads=settings.threads,
-        context_tokens=settings.context_tokens,
-        capacity=settings.capacity,
-    )
+    model = create_model(named.path, named.name, placement_of(settings))
     perform = partial(LLMkernel.perform, model=model, templates=templates, database=database)
     service = BusService(settings.dial_endpoints, keys=keys)
     tasks = (*sorted(BUILT_IN_TASKS), *sorted(templates))
     log.info("Model %s is loaded and serves %s", named.name, ", ".join(tasks))
     return WorkerLoop(service, model.card, tasks, perform, settings.capacity)
+
+
+def placement_of(settings: Settings) -> Placement:
+    return Placement(
+        device=settings.device,
+        threads=settings.threads,
+        tier=settings.tier,
+        memory_bytes=None if settings.memory is None else settings.memory.size_bytes,
+        context_tokens=settings.context_tokens,
+        capacity=settings.capacity,
+    )
 
 
 def open_database(settings: Settings) -> Database:

@@ -5,13 +5,14 @@ reader's wish, lets it choose among them and nothing else, and answers with the 
 """
 
 import json
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
 
 from msgspec.structs import replace
 
 from contract import (
     GREEDY,
+    AnswerForm,
     CannotDo,
     Chat,
     ChatMessage,
@@ -43,8 +44,8 @@ def perform(
     Raises a ServingError if the task cannot be done. Closing the generator stops the model's work.
     """
     match task.name, task.input:
-        case "chat", Chat(messages):
-            yield from chat(model, messages, task.sampling)
+        case "chat", Chat(messages, form):
+            yield from chat(model, messages, task.sampling, form)
         case name, Wish(wish) if name in templates:
             yield from find_rows(model, templates[name], wish, database, task.sampling.seed)
         case "chat", _:
@@ -55,10 +56,15 @@ def perform(
             raise UnknownTask(f"task: there is none named {name!r}, only {', '.join(['chat', *templates])}")
 
 
-def chat(model: Model, messages: Sequence[ChatMessage], sampling: Sampling) -> Generator[Event, None, None]:
-    """Answer with the assistant's next turn."""
-    completion = yield from _without_leading_space(model.generate(messages, sampling))
-    yield Finished(completion.reason, completion.usage, completion.timings)
+def chat(
+    model: Model, messages: Sequence[ChatMessage], sampling: Sampling, form: AnswerForm | None = None
+) -> Generator[Event, None, None]:
+    """Answer with the assistant's next turn, in that form if there is one."""
+    if form is not None and not model.card.capabilities.constraints:
+        raise CannotDo(f"form: the model {model.card.name} cannot keep its answer to a form")
+    change = _LeadingSpace().leave_out if form is None else None
+    _, completion = yield from _passed_on(model.generate(messages, sampling, form), change)
+    yield Finished(completion.reasons, completion.usage, completion.timings)
 
 
 def find_rows(
@@ -78,13 +84,12 @@ def find_rows(
         return
     prompt = ChatMessage("user", template.render(considered.rows, wish))
     constraint = ChooseRows(tuple(offered), answer.at_most, answer.none_allowed)
-    text, completion = yield from _noting_text(
-        model.generate([prompt], replace(GREEDY, seed=seed), constraint)
-    )
+    generation = model.generate([prompt], replace(GREEDY, seed=seed), constraint)
+    text, completion = yield from _passed_on(generation)
     rows = tuple(row for value in chosen_values(text, offered, answer) for row in offered[value])
     _see_that_rows_stand(rows, template, database)
     found = RowsAnswer(rows, len(considered.rows))
-    yield Finished(completion.reason, completion.usage, completion.timings, found)
+    yield Finished(completion.reasons, completion.usage, completion.timings, found)
 
 
 def chosen_values(text: str, offered: Collection[str], answer: Answer) -> list[str]:
@@ -109,28 +114,26 @@ def chosen_values(text: str, offered: Collection[str], answer: Answer) -> list[s
     return values
 
 
-def _without_leading_space(
-    generation: Generator[Token, None, Completion],
-) -> Generator[Token, None, Completion]:
-    """Leave out the line break with which some models (GLM-4, ChatGLM3) begin every turn."""
-    has_begun = False
-    with closing(generation):
-        while True:
-            try:
-                token = next(generation)
-            except StopIteration as end:
-                completion: Completion = end.value
-                return completion
-            if not has_begun:
-                token = replace(token, text=token.text.lstrip())
-                has_begun = bool(token.text)
-            yield token
+class _LeadingSpace:
+    """The line break with which some models (GLM-4, ChatGLM3) begin every turn."""
+
+    def __init__(self) -> None:
+        self._begun: set[int] = set()
+
+    def leave_out(self, token: Token) -> Token:
+        """Return the token without white space before its choice's first word."""
+        if token.choice in self._begun or not token.text:
+            return token
+        text = token.text.lstrip()
+        if text:
+            self._begun.add(token.choice)
+        return replace(token, text=text)
 
 
-def _noting_text(
-    generation: Generator[Token, None, Completion],
+def _passed_on(
+    generation: Generator[Token, None, Completion], change: Callable[[Token], Token] | None = None
 ) -> Generator[Token, None, tuple[str, Completion]]:
-    """Pass a generation's tokens on; return their whole text with how it ended."""
+    """Pass a generation's tokens on, changed; return their whole text with how it ended."""
     texts: list[str] = []
     with closing(generation):
         while True:
@@ -138,6 +141,8 @@ def _noting_text(
                 token = next(generation)
             except StopIteration as end:
                 return "".join(texts), end.value
+            if change is not None:
+                token = change(token)
             texts.append(token.text)
             yield token
 

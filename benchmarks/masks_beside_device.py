@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.grammar_cases import SMALL
 from contract import JsonSchema, Sampling
+from engine.answer import Answer
 from engine.detokenizer import Detokenizer
 from engine.masks import Masks
 from engine.sequence import Sequence
@@ -35,7 +36,8 @@ def _inside_a_text(vocabulary: Vocabulary) -> Sequence:
     constraint.take_forced()
     for id_ in vocabulary.spell(' "Calculus for'):
         constraint.advance(id_)
-    return Sequence([1], 1, Sampling(), 0, 1, frozenset(), Detokenizer(vocabulary), constraint)
+    detokenizer = Detokenizer(vocabulary)
+    return Sequence(Answer(), [1], 1, Sampling(), 0, 1, frozenset(), vocabulary, detokenizer, constraint)
 
 
 def _times(sequences: list[Sequence]) -> dict[str, float]:

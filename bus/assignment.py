@@ -28,7 +28,7 @@ class Assignment:
         self.message = message
         self.worker: bytes | None = None
         self.refused: set[bytes] = set()
-        self.token_ids: list[int] = []
+        self.token_ids: dict[int, list[int]] = {}  # by choice
         self.started: float | None = None
         self.is_abandoned = False
         # Looked up by module, so that it is gevent's queue where gevent has patched the world.
@@ -40,12 +40,13 @@ class Assignment:
 
     def is_news(self, token: Token) -> bool:
         """Note the token's ids; False if they were delivered before. Raises OutOfStep over a gap."""
-        delivered = len(self.token_ids)
+        known = self.token_ids.setdefault(token.choice, [])
+        delivered = len(known)
         if token.index + len(token.ids) <= delivered and token.index < delivered:
             return False
         if token.index != delivered:
             raise OutOfStep(f"token {token.index} came, {delivered} was next")
-        self.token_ids.extend(token.ids)
+        known.extend(token.ids)
         return True
 
 

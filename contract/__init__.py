@@ -45,25 +45,17 @@ from contract.event import (
     StopReason,
     Timings,
     Token,
+    TokenLogprob,
     Usage,
 )
-from contract.model import (
-    AnswerForm,
-    Capabilities,
-    Choices,
-    ChooseRows,
-    Completion,
-    Ebnf,
-    JsonObject,
-    JsonSchema,
-    Model,
-    ModelCard,
-    Regex,
-)
+from contract.form import AnswerForm, Choices, ChooseRows, Ebnf, JsonObject, JsonSchema, Regex
+from contract.model import Capabilities, Completion, Model, ModelCard
 from contract.task import (
     GREEDY,
+    MAX_CHOICES,
     MAX_SEED,
     MAX_TOKENS_LIMIT,
+    MAX_TOP_LOGPROBS,
     Chat,
     ChatMessage,
     Role,
@@ -75,8 +67,10 @@ from contract.task import (
 
 __all__ = [
     "GREEDY",
+    "MAX_CHOICES",
     "MAX_SEED",
     "MAX_TOKENS_LIMIT",
+    "MAX_TOP_LOGPROBS",
     "AnswerForm",
     "Beat",
     "BodyTooLarge",
@@ -127,6 +121,7 @@ __all__ = [
     "ToGateway",
     "ToWorker",
     "Token",
+    "TokenLogprob",
     "TookTooLong",
     "Unauthorized",
     "UnknownModel",

@@ -12,17 +12,32 @@ Scalar = str | int | float | bool | None
 StopReason = Literal["stop", "length"]
 
 
-class Token(Struct, frozen=True, tag="token"):
+class TokenLogprob(Struct, frozen=True):
+    """A token's bytes (none for a special token) and the natural logarithm of its probability, as the
+    model gives it: before temperature, penalties and constraints. `top` are the most probable ones there.
+    """
+
+    id: int
+    token: bytes
+    logprob: float
+    top: tuple["TokenLogprob", ...] = ()
+
+
+class Token(Struct, frozen=True, tag="token", omit_defaults=True):
     """Newly generated token ids and the text that became printable with them.
 
-    `index` is the place of the first id in the answer, counted from 0. `text` holds whole
-    characters only and is empty while a character is still split over tokens. A token without ids and
-    text says "still at work": it gives whoever iterates a moment to stop, and is not passed on.
+    `choice` is the answer that it belongs to, where several were asked for, and `index` the place of
+    the first id in that answer; both are counted from 0. `text` holds whole characters only and is
+    empty while a character is still split over tokens. `logprobs` holds one entry per id if they were
+    asked for. A token without ids and text says "still at work": it gives whoever iterates a moment to
+    stop, and is not passed on.
     """
 
     index: int
     ids: tuple[int, ...]
     text: str
+    choice: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -34,7 +49,8 @@ class Usage(Struct, frozen=True):
     """What the task cost, in tokens and steps.
 
     `steps` counts forward passes that served this task, prompt included; `cached_tokens` are the
-    prompt's tokens that were found in the prefix cache.
+    prompt's tokens that were found in the prefix cache. Of several choices, completion tokens are added
+    up and steps are those of the longest.
     """
 
     prompt_tokens: int = 0
@@ -65,12 +81,17 @@ class RowsAnswer(Struct, frozen=True):
 
 
 class Finished(Struct, frozen=True, tag="finished"):
-    """The task is done; `answer` is there for template tasks only."""
+    """The task is done: how each choice ended; `answer` is there for template tasks only."""
 
-    reason: StopReason = "stop"
+    reasons: tuple[StopReason, ...] = ("stop",)
     usage: Usage = Usage()
     timings: Timings = Timings()
     answer: RowsAnswer | None = None
+
+    @property
+    def reason(self) -> StopReason:
+        """How the first choice ended, which mostly is the only one."""
+        return self.reasons[0]
 
 
 class Failed(Struct, frozen=True, tag="failed"):

@@ -6,6 +6,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from contract.event import StopReason, Timings, Token, Usage
+from contract.form import AnswerForm
 from contract.task import ChatMessage, Sampling
 
 
@@ -27,56 +28,17 @@ class ModelCard(Struct, frozen=True):
     capabilities: Capabilities = Capabilities()
 
 
-class ChooseRows(Struct, frozen=True, tag="rows"):
-    """Answer with a JSON object "1", "2", … → distinct values, or with {}.
-
-    At most `at_most` of the values, each character for character; {} only if `none_allowed` (or if
-    there are no values).
-    """
-
-    values: tuple[str, ...]
-    at_most: int
-    none_allowed: bool = True
-
-
-class JsonSchema(Struct, frozen=True, tag="json_schema"):
-    """Answer with a JSON text that is valid under the schema, which is JSON text itself (draft 2020-12)."""
-
-    schema: str
-
-
-class JsonObject(Struct, frozen=True, tag="json_object"):
-    """Answer with any JSON object."""
-
-
-class Regex(Struct, frozen=True, tag="regex"):
-    """Answer with a text that the whole pattern matches; \\d, \\w and \\s mean ASCII."""
-
-    pattern: str
-
-
-class Ebnf(Struct, frozen=True, tag="ebnf"):
-    """Answer with a text of the grammar's rule `root`; the form is that of docs/answer_forms.md."""
-
-    grammar: str
-
-
-class Choices(Struct, frozen=True, tag="choices"):
-    """Answer with one of the texts, character for character."""
-
-    texts: tuple[str, ...]
-
-
-#: What an answer may be asked to look like, down to its last character.
-AnswerForm = ChooseRows | JsonSchema | JsonObject | Regex | Ebnf | Choices
-
-
 class Completion(Struct, frozen=True):
-    """How a generation ended."""
+    """How a generation ended: one reason for each choice, and what all of them took together."""
 
-    reason: StopReason
+    reasons: tuple[StopReason, ...]
     usage: Usage
     timings: Timings
+
+    @property
+    def reason(self) -> StopReason:
+        """How the first choice ended, which mostly is the only one."""
+        return self.reasons[0]
 
 
 class Model(Protocol):
@@ -90,6 +52,7 @@ class Model(Protocol):
     ) -> Generator[Token, None, Completion]:
         """Yield the assistant's next turn as it is made and return how it ended.
 
+        Where `sampling.choices` asks for several, their tokens come mixed, each naming its choice.
         Safe to call from many threads at once. Closing the generator stops the work within one
         step; while nothing comes, an empty token is yielded several times a second, so that a
         caller who wants to stop is never kept waiting. Raises PromptTooLong, CannotDo or a

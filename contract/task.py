@@ -5,8 +5,14 @@ from uuid import uuid4
 
 from msgspec import Meta, Struct, field
 
+from contract.form import AnswerForm
+
 #: The longest answer a caller may ask for, in tokens: above any model's context served today.
 MAX_TOKENS_LIMIT = 1_048_576
+
+#: Most answers to one conversation at once, and most alternatives told beside each token (OpenAI's bounds).
+MAX_CHOICES = 128
+MAX_TOP_LOGPROBS = 20
 
 #: Seeds are 63 bit, so that JSON, msgpack and numpy all hold them exactly.
 MAX_SEED = 2**63 - 1
@@ -31,8 +37,11 @@ class Sampling(Struct, frozen=True, forbid_unknown_fields=True):
 
     Temperature 0 takes the most probable token. `top_k` 0, `top_p` 1 and `min_p` 0 switch those
     filters off; penalties count over prompt and answer as OpenAI's and Hugging Face's do: presence
-    and frequency over the answer, repetition over both. `max_tokens` None means up to the end of
-    the context. `seed` None means that the gateway draws one.
+    and frequency over the answer, repetition over both. `logit_bias` is added to the logits of the
+    token ids that it names. `max_tokens` None means up to the end of the context; before `min_tokens`,
+    and at all with `ignore_end`, no end of the answer is chosen. `seed` None means that the gateway
+    draws one. `choices` answers are made side by side. `logprobs` asks for the log probability of
+    each token and of so many of the most probable ones; None asks for none.
     """
 
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.7
@@ -42,9 +51,14 @@ class Sampling(Struct, frozen=True, forbid_unknown_fields=True):
     repetition_penalty: Annotated[float, Meta(gt=0, le=10)] = 1.0
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
+    logit_bias: dict[Annotated[int, Meta(ge=0)], Annotated[float, Meta(ge=-100, le=100)]] = {}
+    min_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS_LIMIT)] = 0
     max_tokens: Annotated[int, Meta(ge=1, le=MAX_TOKENS_LIMIT)] | None = None
     stop: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...], Meta(max_length=16)] = ()
+    ignore_end: bool = False
     seed: Annotated[int, Meta(ge=0, le=MAX_SEED)] | None = None
+    choices: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] = 1
+    logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
 
 #: What every template task uses: the most probable row at every choice.
@@ -52,9 +66,10 @@ GREEDY = Sampling(temperature=0.0)
 
 
 class Chat(Struct, frozen=True, tag="chat"):
-    """Input of a chat: the conversation so far; the answer is the assistant's next turn."""
+    """Input of a chat: the conversation so far; the answer is the assistant's next turn, in that form."""
 
     messages: tuple[ChatMessage, ...]
+    form: AnswerForm | None = None
 
 
 class Wish(Struct, frozen=True, tag="wish"):

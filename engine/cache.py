@@ -17,6 +17,9 @@ BLOCK_TOKENS = 16
 #: The path before the first token.
 ROOT_PATH = 0
 
+#: What a block may hold: the path to it, and its own tokens.
+Content = tuple[int, tuple[int, ...]]
+
 
 class BlockCache:
     """The blocks of one executor."""
@@ -28,8 +31,8 @@ class BlockCache:
         self._holders = [0] * blocks
         self._kept: OrderedDict[int, None] = OrderedDict()
         self._path_of_block: dict[int, int] = {}
-        self._path_of_tokens: dict[tuple[int, tuple[int, ...]], int] = {}
-        self._tokens_of_path: dict[int, tuple[int, tuple[int, ...]]] = {}
+        self._path_of_tokens: dict[Content, int] = {}
+        self._tokens_of_path: dict[int, Content] = {}
         self._block_of_path: dict[int, int] = {}
         self._last_path = ROOT_PATH
 
@@ -52,6 +55,16 @@ class BlockCache:
             self._hold(block)
         return found
 
+    def content(self, blocks: Sequence[int], index: int, tokens: Sequence[int]) -> Content | None:
+        """Return what the `index`-th block of a text will hold, those before it being known in `blocks`;
+        None while there are not enough tokens for it.
+        """
+        start = index * self.block_tokens
+        if start + self.block_tokens > len(tokens):
+            return None
+        path = self._path_of_block[blocks[index - 1]] if index else ROOT_PATH
+        return path, tuple(tokens[start : start + self.block_tokens])
+
     def allocate(self) -> int | None:
         """Hold and return a block of unknown content, or None if all are held."""
         if self._free:
@@ -65,10 +78,10 @@ class BlockCache:
         return block
 
     def publish(self, blocks: Sequence[int], index: int, tokens: Sequence[int]) -> None:
-        """Make known that `blocks[index]` now holds the tokens, behind what the blocks before it hold."""
+        """Make known that `blocks[index]` now holds its part of the text."""
         block = blocks[index]
-        parent = self._path_of_block[blocks[index - 1]] if index else ROOT_PATH
-        key = (parent, tuple(tokens))
+        key = self.content(blocks, index, tokens)
+        assert key is not None, "a block is made known before it is full"
         path = self._path_of_tokens.get(key)
         if path is None:
             self._last_path += 1

@@ -20,11 +20,12 @@ class Detokenizer:
         self._is_first = not is_exact
         self.found_stop = False
 
-    def feed(self, ids: Sequence[int]) -> str:
+    def feed(self, ids: Sequence[int], *, may_stop: bool = True) -> str:
         """Return the text that the ids make printable.
 
         A character that is still split over tokens waits for its last byte. From a stop string on
-        nothing is returned, and `found_stop` is true.
+        nothing is returned, and `found_stop` is true; but what comes before the answer `may_stop` is
+        text like any other.
         """
         if self.found_stop:
             return ""
@@ -34,7 +35,7 @@ class Detokenizer:
             if self._vocabulary.drops_first_space:
                 text = text.removeprefix(" ")
         self._held += text
-        return self._release()
+        return self._release() if may_stop else self.finish()
 
     def finish(self) -> str:
         """Return the text held back in case it had become a stop string; half a character is dropped."""

@@ -5,16 +5,18 @@ import secrets
 import time
 from collections.abc import Generator
 from functools import lru_cache
+from itertools import accumulate
 from queue import Empty, Full, Queue
 from threading import Event as Flag
 from threading import Thread
+
+import torch
 
 from contract import (
     MAX_SEED,
     AnswerForm,
     CannotDo,
     Completion,
-    Draining,
     InvalidRequest,
     Overloaded,
     PromptTooLong,
@@ -23,12 +25,14 @@ from contract import (
     StopReason,
     Token,
 )
-from engine.batch import Executor, build_batch
+from engine.answer import Answer
+from engine.batch import Batch, Executor, build_batch
 from engine.cache import BlockCache
 from engine.detokenizer import Detokenizer
 from engine.masks import Masks, cannot_go_on
-from engine.sampler import choose
-from engine.scheduler import Scheduler
+from engine.pace import Pace
+from engine.sampler import Chosen, check_sampling, choose
+from engine.scheduler import Scheduler, Work
 from engine.sequence import Sequence
 from grammar import CompiledGrammar, Vocabulary, compile_grammar
 
@@ -38,12 +42,8 @@ logger = logging.getLogger(__name__)
 #: streams are never held up for longer than one such chunk takes.
 STEP_TOKENS = 512
 
-#: Seconds between two empty tokens while a reader waits: how soon a waiting task notices its cancel.
-WAIT_SECONDS = 0.1
-
 #: Seconds the engine's thread sleeps at most when it has nothing to do.
 IDLE_SECONDS = 1.0
-
 
 #: Compiled forms kept for the next answer in the same form.
 GRAMMARS_KEPT = 16
@@ -71,12 +71,13 @@ class Engine:
         self._end_ids = end_ids
         self.context_tokens = min(context_tokens, executor.cache_blocks * executor.block_tokens)
         cache = BlockCache(executor.cache_blocks, executor.block_tokens)
-        self._scheduler = Scheduler(cache, step_tokens, running_limit=capacity)
+        self._scheduler = Scheduler(cache, step_tokens, capacity, executor.cheap_rows)
+        self._pace = Pace(step_tokens)
         self._masks = Masks()
-        self._arrivals: Queue[Sequence] = Queue(maxsize=4 * capacity)
+        self._arrivals: Queue[list[Sequence]] = Queue(maxsize=4 * capacity)
         self._grammar = lru_cache(maxsize=GRAMMARS_KEPT)(self._compile)
         self._stopping = Flag()
-        self._thread = Thread(target=self._run, name="engine", daemon=True)
+        self._thread = Thread(target=self._live, name="engine", daemon=True)
 
     def start(self) -> None:
         """Start the thread that computes."""
@@ -97,33 +98,40 @@ class Engine:
         PromptTooLong if prompt and one token do not fit the context, Overloaded if too many wait,
         CannotDo if the form is wrong or not supported, and whatever befell the batch.
         """
-        sequence = self._sequence(prompt, sampling, form)
+        answer = Answer(sampling.choices)
+        sequences = self._sequences(answer, prompt, sampling, form)
         try:
             if len(self._scheduler.waiting) >= self._arrivals.maxsize:
                 raise Full
-            self._arrivals.put_nowait(sequence)
+            self._arrivals.put_nowait(sequences)
         except Full:
             raise Overloaded("too many tasks wait for this model", retry_after_seconds=1) from None
         try:
-            return (yield from self._read(sequence))
+            return (yield from answer.read(self._thread.is_alive))
         finally:
-            sequence.is_cancelled = True
+            answer.is_cancelled = True
 
     def step(self) -> None:
-        """Compute what every running sequence has waiting, and choose a token for those that are due."""
-        works = self._scheduler.plan()
-        due = [work.sequence for work in works if work.reaches_the_end]
-        self._masks.begin(due)
-        logits = self._executor.run(build_batch(works, self._executor.block_tokens))
-        logits = logits[:, : len(self._vocabulary)]  # behind it lies padding, which stands for no token
+        """Compute what every running sequence has waiting, and choose tokens for those that are due."""
+        works = self._scheduler.plan(self._pace.rows)
+        due = [work for work in works if work.reaches_the_end]
+        self._masks.begin(work.sequence for work in due)
+        logits = self._run(build_batch(works, self._executor.block_tokens))
         for work in works:
             self._scheduler.complete(work)
-        choosing = {row: sequence for row, sequence in enumerate(due) if self._goes_on(sequence)}
-        tokens = choose((logits[row] for row in choosing), list(choosing.values()))
-        for sequence, token in zip(choosing.values(), tokens, strict=True):
-            self._advance(sequence, token)
+        self._choose(due, logits)
 
-    def _sequence(self, prompt: list[int], sampling: Sampling, form: AnswerForm | None) -> Sequence:
+    def _run(self, batch: Batch) -> torch.Tensor:
+        """Compute the rows; behind the vocabulary the logits have padding, which stands for no token."""
+        started = time.perf_counter()
+        logits = self._executor.run(batch)
+        self._pace.note(len(batch.tokens), time.perf_counter() - started)
+        return logits[:, : len(self._vocabulary)]
+
+    def _sequences(
+        self, answer: Answer, prompt: list[int], sampling: Sampling, form: AnswerForm | None
+    ) -> list[Sequence]:
+        """Return one sequence per choice. Raises what is wrong with the request."""
         if not prompt:
             raise InvalidRequest("the prompt is empty")
         if len(prompt) >= self.context_tokens:
@@ -131,19 +139,26 @@ class Engine:
                 f"the prompt has {len(prompt)} tokens; with room for an answer, "
                 f"at most {self.context_tokens - 1} fit the context"
             )
-        limit = self.context_tokens
-        if sampling.max_tokens is not None:
-            limit = min(limit, len(prompt) + sampling.max_tokens)
-        return Sequence(
-            tokens=list(prompt),
-            prompt_tokens=len(prompt),
-            sampling=sampling,
-            seed=secrets.randbelow(MAX_SEED) if sampling.seed is None else sampling.seed,
-            limit_tokens=limit,
-            end_ids=self._end_ids,
-            detokenizer=Detokenizer(self._vocabulary, sampling.stop, is_exact=form is not None),
-            constraint=None if form is None else self._grammar(form).start(),
-        )
+        check_sampling(sampling, len(self._vocabulary))
+        grammar = None if form is None else self._grammar(form)
+        room = self.context_tokens if sampling.max_tokens is None else len(prompt) + sampling.max_tokens
+        seed = secrets.randbelow(MAX_SEED) if sampling.seed is None else sampling.seed
+        return [
+            Sequence(
+                answer=answer,
+                choice=choice,
+                tokens=list(prompt),
+                prompt_tokens=len(prompt),
+                sampling=sampling,
+                seed=seed,
+                limit_tokens=min(self.context_tokens, room),
+                end_ids=self._end_ids,
+                vocabulary=self._vocabulary,
+                detokenizer=Detokenizer(self._vocabulary, sampling.stop, is_exact=form is not None),
+                constraint=None if grammar is None else grammar.start(),
+            )
+            for choice in range(sampling.choices)
+        ]
 
     def _compile(self, form: AnswerForm) -> CompiledGrammar:
         try:
@@ -151,24 +166,7 @@ class Engine:
         except ValueError as error:
             raise CannotDo(f"this model cannot answer in that form: {error}") from error
 
-    def _read(self, sequence: Sequence) -> Generator[Token, None, Completion]:
-        next_index = 0
-        while True:
-            try:
-                outcome = sequence.outbox.get(timeout=WAIT_SECONDS)
-            except Empty:
-                if not self._thread.is_alive():
-                    raise Draining("the model is shutting down") from None
-                yield Token(next_index, (), "")
-                continue
-            if isinstance(outcome, Completion):
-                return outcome
-            if isinstance(outcome, ServingError):
-                raise outcome
-            next_index = outcome.index + len(outcome.ids)
-            yield outcome
-
-    def _run(self) -> None:
+    def _live(self) -> None:
         while not self._stopping.is_set():
             self._take_arrivals()
             self._drop_cancelled()
@@ -183,24 +181,25 @@ class Engine:
             logger.exception("A step failed")
             for sequence in list(self._scheduler.running):
                 self._scheduler.remove(sequence)
-                sequence.outbox.put(ServingError("the model failed on this batch"))
+                sequence.answer.tell(ServingError("the model failed on this batch"))
 
     def _take_arrivals(self) -> None:
         """Let new sequences in; sleep until one comes if there is nothing else to do."""
         deadline = time.monotonic() + (0 if self._scheduler.has_work else IDLE_SECONDS)
         while True:
             try:
-                sequence = self._arrivals.get(timeout=max(0.0, deadline - time.monotonic()))
+                sequences = self._arrivals.get(timeout=max(0.0, deadline - time.monotonic()))
             except Empty:
                 return
-            self._let_in(sequence)
+            for sequence in sequences:
+                self._let_in(sequence)
             deadline = 0.0
 
     def _let_in(self, sequence: Sequence) -> None:
         try:
             reason = sequence.begin()
         except ValueError as error:
-            sequence.outbox.put(cannot_go_on(error))
+            sequence.answer.tell(cannot_go_on(error))
             return
         if reason is None:
             self._scheduler.add(sequence)
@@ -210,18 +209,44 @@ class Engine:
     def _drop_cancelled(self) -> None:
         scheduler = self._scheduler
         for sequence in [*scheduler.running, *scheduler.waiting]:
-            if sequence.is_cancelled:
+            if sequence.answer.is_cancelled:
                 scheduler.remove(sequence)
+
+    def _choose(self, due: list[Work], logits: torch.Tensor) -> None:
+        """Choose a token for each that is due, and more where guesses come true: their logits are there."""
+        first_rows = accumulate((1 + len(work.guess) for work in due), initial=0)
+        turn = list(zip(due, first_rows, strict=False))
+        while turn := [(work, row) for work, row in turn if self._goes_on(work.sequence)]:
+            rows = [row for _, row in turn]
+            wanted = logits if len(rows) == len(logits) else logits[rows]
+            chosen = choose(wanted, [work.sequence for work, _ in turn])
+            turn = [
+                (work, row + taken)
+                for (work, row), choice in zip(turn, chosen, strict=True)
+                if (taken := self._advance(work, choice))
+            ]
 
     def _goes_on(self, sequence: Sequence) -> bool:
         """Whether there is something to choose; if not, the answer ends here."""
         return not self._end(sequence, self._masks.ending(sequence))
 
-    def _advance(self, sequence: Sequence, token: int) -> None:
-        try:
-            self._end(sequence, sequence.accept(token))
-        except ValueError as error:
-            self._end(sequence, cannot_go_on(error))
+    def _advance(self, work: Work, chosen: Chosen | ServingError) -> int:
+        """Append what was chosen and what is forced by it.
+
+        Returns how many tokens that were if the guess foresaw them all, else 0: then the next ones
+        have to wait for another step.
+        """
+        sequence, before = work.sequence, len(work.sequence.tokens)
+        if self._end(sequence, _accept(sequence, chosen)):
+            return 0
+        said = sequence.tokens[before:]
+        right = work.foreseen(before, said)
+        self._scheduler.advance(sequence, before + right)
+        if right == len(said):
+            return right
+        if work.guess:
+            sequence.lookup.learn(before + right - work.end)
+        return 0
 
     def _end(self, sequence: Sequence, ending: StopReason | ServingError | None) -> bool:
         """Take it out of the batch and tell its reader, unless there is no ending yet."""
@@ -229,7 +254,16 @@ class Engine:
             return False
         self._scheduler.remove(sequence)
         if isinstance(ending, ServingError):
-            sequence.outbox.put(ending)
+            sequence.answer.tell(ending)
         else:
             sequence.finish(ending)
         return True
+
+
+def _accept(sequence: Sequence, chosen: Chosen | ServingError) -> StopReason | ServingError | None:
+    if isinstance(chosen, ServingError):
+        return chosen
+    try:
+        return sequence.accept(chosen.token, chosen.logprob)
+    except ValueError as error:
+        return cannot_go_on(error)

@@ -30,11 +30,16 @@ class Masks:
         }
 
     def ending(self, sequence: Sequence) -> StopReason | ServingError | None:
-        """Wait for a sequence's mask; say how its answer ends if there is nothing left to choose."""
+        """Wait for a sequence's mask, or work it out where none was begun; say how its answer ends if
+        there is nothing left to choose.
+        """
         if sequence.constraint is None:
             return None
         try:
-            self._begun[sequence].result(timeout=MASK_SECONDS)
+            if (begun := self._begun.pop(sequence, None)) is not None:
+                begun.result(timeout=MASK_SECONDS)
+            else:
+                sequence.constraint.prepare()
         except ValueError as error:
             return cannot_go_on(error)
         return "stop" if sequence.constraint.is_finished else None

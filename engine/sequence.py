@@ -1,16 +1,13 @@
-"""One answer in the making."""
+"""One choice of an answer in the making."""
 
-import time
-from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
-from queue import SimpleQueue
 
-from contract import Completion, Sampling, ServingError, StopReason, Timings, Token, Usage
+from contract import Sampling, StopReason, Token, TokenLogprob, Usage
+from engine.answer import Answer, Ended
 from engine.detokenizer import Detokenizer
-from grammar import Constraint
-
-#: What an answer's reader gets: tokens, then a completion or an error.
-Outcome = Token | Completion | ServingError
+from engine.prompt_lookup import PromptLookup
+from engine.tally import Tally
+from grammar import Constraint, Vocabulary
 
 
 @dataclass(eq=False, slots=True)
@@ -22,22 +19,23 @@ class Sequence:
     and goes on where it was.
     """
 
+    answer: Answer
     tokens: list[int]
     prompt_tokens: int
     sampling: Sampling
     seed: int
     limit_tokens: int
     end_ids: frozenset[int]
+    vocabulary: Vocabulary
     detokenizer: Detokenizer
     constraint: Constraint | None = None
+    choice: int = 0
     computed: int = 0
     blocks: list[int] = field(default_factory=list)
     cached_tokens: int = 0
     steps: int = 0
-    is_cancelled: bool = False
-    outbox: SimpleQueue[Outcome] = field(default_factory=SimpleQueue)
-    arrived: float = field(default_factory=time.monotonic)
-    first_token_seconds: float = 0.0
+    tally: Tally = field(default_factory=Tally)
+    lookup: PromptLookup = field(default_factory=PromptLookup)
 
     @property
     def pending(self) -> int:
@@ -45,47 +43,56 @@ class Sequence:
         return len(self.tokens) - self.computed
 
     @property
-    def answer(self) -> Ids[int]:
-        """The ids generated so far."""
-        return self.tokens[self.prompt_tokens :]
+    def answered(self) -> int:
+        """How many tokens the answer has so far."""
+        return len(self.tokens) - self.prompt_tokens
 
     def begin(self) -> StopReason | None:
         """Take the tokens that the constraint leaves no choice about; say whether they are the answer."""
-        return None if self.constraint is None else self._append(self.constraint.take_forced())
+        return self._append(self._forced())
 
-    def accept(self, token: int) -> StopReason | None:
-        """Append a chosen token and those that are forced by it; say whether the answer ends here."""
+    def accept(self, token: int, logprob: TokenLogprob | None = None) -> StopReason | None:
+        """Append a chosen token and those that are forced by it; say whether the answer ends here.
+
+        Raises ValueError if the constraint does not allow it.
+        """
         if token in self.end_ids and (self.constraint is None or self.constraint.may_end):
             return "stop"
-        ids = [token]
         if self.constraint is not None:
             self.constraint.advance(token)
-            ids += self.constraint.take_forced()
-        return self._append(ids)
+        return self._append([token, *self._forced()], () if logprob is None else (logprob,))
+
+    def guess(self, room: int) -> tuple[int, ...]:
+        """Return at most `room` tokens that may well come next, fewer than the answer has room for."""
+        return self.lookup.guess(self.tokens, min(room, self.limit_tokens - len(self.tokens) - 1))
 
     def finish(self, reason: StopReason) -> None:
         """Tell the reader the rest of the text and how it ended."""
         if held := self.detokenizer.finish():
-            self.outbox.put(Token(len(self.answer), (), held))
-        usage = Usage(self.prompt_tokens, self.cached_tokens, len(self.answer), self.steps)
-        timings = Timings(self.first_token_seconds, time.monotonic() - self.arrived)
-        self.outbox.put(Completion(reason, usage, timings))
+            self.answer.tell(Token(self.answered, (), held, self.choice))
+        usage = Usage(self.prompt_tokens, self.cached_tokens, self.answered, self.steps)
+        self.answer.tell(Ended(self.choice, reason, usage))
 
-    def _append(self, ids: list[int]) -> StopReason | None:
+    def _forced(self) -> list[int]:
+        """Tokens whose logits were asked for are chosen one by one, though there is no choice."""
+        if self.constraint is None or self.sampling.logprobs is not None:
+            return []
+        return self.constraint.take_forced()
+
+    def _append(self, ids: list[int], logprobs: tuple[TokenLogprob, ...] = ()) -> StopReason | None:
         """Append the ids that there is room for, tell the reader, and say whether the answer ends here."""
         room = self.limit_tokens - len(self.tokens)
-        self._emit(ids[:room])
+        self._emit(ids[:room], logprobs)
         if self.detokenizer.found_stop:
             return "stop"
         if self.constraint is not None and self.constraint.is_finished and len(ids) <= room:
             return "stop"
         return "length" if len(self.tokens) >= self.limit_tokens else None
 
-    def _emit(self, ids: list[int]) -> None:
+    def _emit(self, ids: list[int], logprobs: tuple[TokenLogprob, ...]) -> None:
         if not ids:
             return
-        index = len(self.answer)
+        index = self.answered
         self.tokens += ids
-        if not self.first_token_seconds:
-            self.first_token_seconds = time.monotonic() - self.arrived
-        self.outbox.put(Token(index, tuple(ids), self.detokenizer.feed(ids)))
+        text = self.detokenizer.feed(ids, may_stop=self.answered >= self.sampling.min_tokens)
+        self.answer.tell(Token(index, tuple(ids), text, self.choice, logprobs))

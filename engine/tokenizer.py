@@ -1,10 +1,10 @@
 """A checkpoint's tokenizer: conversations to ids, and the bytes behind every id."""
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
@@ -43,6 +43,12 @@ class ChatTokenizer:
         self._plain = without_tokens(tokenizer.backend_tokenizer, self._controls)
         self.vocabulary = build_vocabulary(tokenizer, self._plain)
         _check_json(self.vocabulary)
+
+    @property
+    def end_id(self) -> int | None:
+        """The token that ends a turn by the tokenizer's own account, if it names one."""
+        id_: int | None = self._tokenizer.eos_token_id
+        return id_
 
     def encode(self, messages: Sequence[ChatMessage]) -> list[int]:
         """Return the prompt's ids, up to where the assistant's next turn begins.
@@ -91,11 +97,11 @@ def control_tokens(tokenizer: PreTrainedTokenizerFast) -> frozenset[str]:
 
 def without_tokens(tokenizer: Tokenizer, controls: frozenset[str]) -> Tokenizer:
     """Return a tokenizer to which the spellings of control tokens are characters like any others."""
-    description = json.loads(tokenizer.to_str())
-    description["added_tokens"] = [
-        token for token in description["added_tokens"] if token["content"] not in controls
-    ]
-    plain = Tokenizer.from_str(json.dumps(description))
+    description = _describe(tokenizer)
+    added = msgspec.json.decode(description["added_tokens"])
+    kept = [token for token in added if token["content"] not in controls]
+    description["added_tokens"] = msgspec.Raw(msgspec.json.encode(kept))
+    plain = Tokenizer.from_str(msgspec.json.encode(description).decode())
     plain.encode_special_tokens = True
     return plain
 
@@ -105,13 +111,13 @@ def build_vocabulary(tokenizer: PreTrainedTokenizerFast, plain: Tokenizer) -> Vo
 
     Raises UnsupportedTokenizer for a decoder that is neither byte-level (GPT-2) nor sentencepiece's.
     """
-    decoders = _decoder_types(json.loads(tokenizer.backend_tokenizer.to_str())["decoder"])
+    decoders = _decoder_types(msgspec.json.decode(_describe(tokenizer.backend_tokenizer)["decoder"]))
     special = set(tokenizer.all_special_ids)
     special |= {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
-    pieces = [
-        None if id_ in special else piece
-        for id_, piece in enumerate(tokenizer.convert_ids_to_tokens(list(range(_ids(tokenizer)))))
-    ]
+    id_of_piece = tokenizer.get_vocab()
+    pieces: list[str | None] = [None] * (1 + max(id_of_piece.values()))  # some ids may stand for nothing
+    for piece, id_ in id_of_piece.items():
+        pieces[id_] = None if id_ in special else piece
     added = {token.content for token in tokenizer.added_tokens_decoder.values()}
     if "ByteLevel" in decoders:
         tokens = [_byte_level_bytes(piece, added) for piece in pieces]
@@ -136,9 +142,9 @@ def _check_json(vocabulary: Vocabulary) -> None:
         raise UnsupportedTokenizer(f"its vocabulary cannot spell JSON: {error}") from error
 
 
-def _ids(tokenizer: PreTrainedTokenizerFast) -> int:
-    """Return how many ids there are; some below the highest may stand for nothing."""
-    return 1 + max(tokenizer.get_vocab().values())
+def _describe(tokenizer: Tokenizer) -> dict[str, msgspec.Raw]:
+    """Return the parts of its tokenizer.json; a vocabulary of megabytes is not taken apart."""
+    return msgspec.json.decode(tokenizer.to_str(), type=dict[str, msgspec.Raw])
 
 
 def _decoder_types(decoder: dict[str, Any] | None) -> set[str]:
@@ -153,7 +159,7 @@ _BYTE_OF_CHARACTER = {character: byte for byte, character in bytes_to_unicode().
 def _byte_level_bytes(piece: str | None, added: set[str]) -> bytes | None:
     if piece is None or piece in added:
         return None if piece is None else piece.encode()
-    return bytes(_BYTE_OF_CHARACTER[character] for character in piece)
+    return bytes(map(_BYTE_OF_CHARACTER.__getitem__, piece))
 
 
 def _sentencepiece_bytes(piece: str | None, added: set[str]) -> bytes | None:

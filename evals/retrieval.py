@@ -21,6 +21,7 @@ from LLMkernel import find_rows
 from records import Database
 from templates import TemplateTask, load_tasks
 from workers.local import load_local_model
+from workers.placement import Placement
 
 #: Sizes of the catalogues that are measured, and how many wishes each catalogue gets.
 SIZES, WISHES_PER_CATALOGUE = (5, 10, 25, 40, 60), 5
@@ -149,9 +150,8 @@ def main() -> None:
     options = parse_options()
     path = Path(options.model)
     template = load_tasks(Path(__file__).parent.parent / "templates")["book_retrieval"]
-    model = load_local_model(
-        path, path.name, device="cpu", threads=options.threads, context_tokens=0, capacity=CAPACITY
-    )
+    placement = Placement(device="cpu", threads=options.threads, tier="large", capacity=CAPACITY)
+    model = load_local_model(path, path.name, placement)
     try:
         classic = measure(model, template, list(classic_questions()))
         random = Random(options.seed)

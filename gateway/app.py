@@ -6,6 +6,7 @@ from gateway.failures import answer_failures
 from gateway.keys import require_keys
 from gateway.limits import Limits
 from gateway.routes.glm4_web import glm4_web_routes
+from gateway.routes.openai import openai_routes
 from gateway.routes.status import WEB_FOLDER, status_routes
 from gateway.routes.tasks import task_routes
 from gateway.streaming import Bus, Streams
@@ -32,6 +33,7 @@ def create_app(bus: Bus, limits: Limits | None = None) -> Flask:
     answer_failures(app)
     app.register_blueprint(status_routes(streams))
     app.register_blueprint(task_routes(streams))
+    app.register_blueprint(openai_routes(streams))
     app.register_blueprint(glm4_web_routes(streams))
     app.after_request(_secure)
     return app

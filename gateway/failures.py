@@ -1,8 +1,9 @@
-"""The only place that chooses status codes: every failure becomes one JSON form and one log line."""
+"""The only place that chooses status codes: every failure becomes one JSON answer and one log line."""
 
 import logging
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -11,7 +12,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from contract import BodyTooLarge, Failed, MethodNotAllowed, RequestError, ServingError, UnknownRoute
-from gateway.dialects.native import render_failed
+from gateway.dialects import native, openai_answer
 from gateway.streaming import ClientGone, TaskFailed
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,13 @@ CLIENT_GONE_STATUS = 499
 
 #: Characters of a path in a log line.
 LOGGED_PATH_CHARACTERS = 200
+
+
+#: How a failure is written, by the beginning of the path: the first that fits.
+FORMS: tuple[tuple[str, Callable[[Failed], dict[str, Any]]], ...] = (
+    ("/v1/", openai_answer.render_failed),
+    ("/", native.render_failed),
+)
 
 
 class Caller(NamedTuple):
@@ -65,10 +73,9 @@ def answer_failures(app: Flask) -> None:
 
 
 def failure_response(failed: Failed) -> Response:
-    """Return the JSON form of a failure, with its status and headers."""
-    response = Response(
-        msgspec.json.encode(render_failed(failed)), failed.status, mimetype="application/json"
-    )
+    """Return a failure in the form of the path's protocol, with its status and headers."""
+    render = next(form for prefix, form in FORMS if request.path.startswith(prefix))
+    response = Response(msgspec.json.encode(render(failed)), failed.status, mimetype="application/json")
     if failed.retry_after_seconds is not None or failed.status in RETRY_STATUSES:
         response.headers["Retry-After"] = str(max(1, math.ceil(failed.retry_after_seconds or 1)))
     if failed.status == 401:

@@ -19,6 +19,7 @@ from contract import (
 )
 from gateway.disconnect import Connection
 from gateway.limits import Limits
+from gateway.turn import Turn, join_turns
 
 if TYPE_CHECKING:
     from bus.roster import WorkerStatus
@@ -91,15 +92,15 @@ class Stream:
                 return
             event = self._next_or_failed()
 
-    def collect(self) -> tuple[str, Finished]:
-        """Return the whole text and how it ended."""
-        parts = []
+    def collect(self) -> tuple[tuple[Turn, ...], Finished]:
+        """Return what each choice says as a whole, and how they ended."""
+        tokens: list[Token] = []
         for event in self.events():
             match event:
-                case Token(text=text):
-                    parts.append(text)
+                case Token():
+                    tokens.append(event)
                 case Finished():
-                    return "".join(parts), event
+                    return join_turns(tokens, len(event.reasons)), event
                 case Failed():
                     raise TaskFailed(event, self.task.task_id)
         raise AssertionError("a stream ended without an ending")

@@ -3,13 +3,14 @@
 from settings.settings import LOG_FORMAT, Settings, flag, socket_folder, specs, variable
 from settings.sources import read_settings
 from settings.spec import PROJECT_FOLDER, Program, Spec
-from settings.values import SCRIPTED_PREFIX, Address, NamedModel, SettingError
+from settings.values import SCRIPTED_PREFIX, Address, Memory, NamedModel, SettingError
 
 __all__ = [
     "LOG_FORMAT",
     "PROJECT_FOLDER",
     "SCRIPTED_PREFIX",
     "Address",
+    "Memory",
     "NamedModel",
     "Program",
     "SettingError",

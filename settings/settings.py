@@ -8,10 +8,11 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 from settings import values
 from settings.spec import Program, Spec, setting
-from settings.values import Address, NamedModel
+from settings.values import Address, Memory, NamedModel
 
 #: What the name of every environment variable of ours begins with.
 ENVIRONMENT_PREFIX = "LECTERN_"
@@ -125,6 +126,23 @@ class Settings:
         _BOTH,
         "N",
         "CPU threads that a model computes with; 0 takes all cores",
+    )
+    tier: Literal["auto", "large", "medium", "small"] = setting(
+        "auto",
+        values.one_of("auto", "large", "medium", "small"),
+        "Models",
+        _BOTH,
+        "TIER",
+        "bits of a model's weights: large (16), medium (8), small (4), or auto: the largest that fits",
+    )
+    memory: Memory | None = setting(
+        "auto",
+        values.memory,
+        "Models",
+        _BOTH,
+        "SIZE",
+        "memory that one worker may use for weights, computing and cache together, such as 8GB or 512MiB; "
+        "auto takes a share of what is free when the worker starts",
     )
     context_tokens: int = setting(
         "0",

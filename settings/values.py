@@ -14,6 +14,13 @@ SCRIPTED_PREFIX = "scripted:"
 #: The longest path of a Unix socket in bytes: Linux's `sun_path` without its closing zero.
 SOCKET_PATH_BYTES = 107
 
+#: What the units of an amount of memory stand for, in bytes; case does not matter.
+_BYTES_OF_UNIT = {"B": 1} | {
+    f"{letter}{ending}": base**power
+    for power, letter in enumerate("KMGT", 1)
+    for ending, base in (("B", 1000), ("IB", 1024))
+}
+
 
 class SettingError(Exception):
     """A setting breaks a rule; the message names where it was said, the setting and the rule."""
@@ -59,6 +66,16 @@ class NamedModel:
         return f"{self.name}={self.path}"
 
 
+@dataclass(frozen=True)
+class Memory:
+    """An amount of memory."""
+
+    size_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.size_bytes}B"
+
+
 def whole(least: int, most: int) -> Callable[[str, Path], int]:
     def parse(text: str, base: Path) -> int:
         if not re.fullmatch(r"[0-9]{1,18}", text) or not least <= int(text) <= most:
@@ -75,6 +92,17 @@ def one_of(*words: str) -> Callable[[str, Path], str]:
         return text
 
     return parse
+
+
+def memory(text: str, base: Path) -> Memory | None:
+    """Take a number with a unit; None stands for auto."""
+    if text == "auto":
+        return None
+    said = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)", text)
+    unit = _BYTES_OF_UNIT.get(said[2].upper()) if said else None
+    if said is None or unit is None or not (size_bytes := int(float(said[1]) * unit)):
+        raise ValueError("must be auto, or a size such as 8GB, 7.5GiB or 512MiB")
+    return Memory(size_bytes)
 
 
 def address(text: str, base: Path) -> Address:

@@ -19,9 +19,11 @@ from contract import (
     Finished,
     FoundRow,
     InvalidRequest,
+    JsonObject,
     ModelCard,
     OutputInvalid,
     PromptTooLong,
+    Regex,
     RowsAnswer,
     RowsChanged,
     Sampling,
@@ -93,7 +95,7 @@ class SayingModel:
 
     def generate(self, messages, sampling, constraint=None):
         yield Token(0, (1,), self._text)
-        return Completion("stop", Usage(), Timings())
+        return Completion(("stop",), Usage(), Timings())
 
 
 @pytest.fixture
@@ -128,6 +130,25 @@ def test_a_line_break_before_the_answer_belongs_to_the_models_form_and_is_left_o
     *tokens, _ = library().perform(ScriptedModel("\n\n  Hello,\n you"), chat_task())
     assert "".join(token.text for token in tokens) == "Hello,\n you"
     assert [token.index for token in tokens] == sorted(token.index for token in tokens)
+
+
+def test_a_line_break_before_every_choice_is_left_out(library):
+    *tokens, ending = library().perform(ScriptedModel("\n Hello"), chat_task(choices=2))
+    for choice in range(2):
+        assert "".join(token.text for token in tokens if token.choice == choice) == "Hello"
+    assert ending.reasons == ("stop", "stop")
+
+
+def test_an_answer_in_a_form_is_left_as_it_is(library):
+    chat = Chat((ChatMessage("user", "hello"),), Regex(r"\s*\w+"))
+    *tokens, _ = library().perform(ScriptedModel("\n Hello"), Task("chat", chat))
+    assert "".join(token.text for token in tokens) == "\n Hello"
+
+
+def test_a_model_that_keeps_no_constraint_is_not_asked_for_a_form(library):
+    chat = Chat((ChatMessage("user", "hello"),), JsonObject())
+    with pytest.raises(CannotDo, match="form: the model saying cannot keep"):
+        list(library().perform(SayingModel("{}", constraints=False), Task("chat", chat)))
 
 
 def test_chat_needs_no_database(library):

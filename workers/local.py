@@ -5,34 +5,29 @@ import logging
 import textwrap
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import cast
 
-import psutil
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedModel
 
 from contract import AnswerForm, ChatMessage, Completion, ModelCard, Sampling, Token
-from engine.checkpoints import original
+from engine.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from engine.engine import Engine
-from engine.executors.prepacked import can_prepack, prepack
+from engine.executors.cuda_executor import CudaExecutor
 from engine.executors.torch_executor import TorchExecutor, UnsupportedModel
-from engine.tokenizer import ChatTokenizer, UnsupportedTokenizer
+from engine.loading.load import plan_load
+from engine.loading.plan import DoesNotFit, MemoryPlan, Wish
+from engine.loading.warming import begin_warming
+from engine.tokenizer import ChatTokenizer
 from workers.errors import CannotLoad
+from workers.placement import Placement
 
 logger = logging.getLogger(__name__)
 
-#: Share of the memory left after the weights are loaded that the key/value cache may take.
-CACHE_SHARE_CPU = 0.25
-CACHE_SHARE_CUDA = 0.85
-
 #: Bytes of each file's head and tail that enter the fingerprint: reading 20 GB would take too long.
 FINGERPRINT_BYTES = 1 << 20
+
+#: Seconds that a worker that is else ready waits for its vocabulary to be arranged.
+WARMING_SECONDS = 10.0
 
 #: Characters of the reason why a model cannot be loaded: some libraries name all they know.
 REASON_CHARACTERS = 300
@@ -61,42 +56,31 @@ class LocalModel:
         self._engine.stop()
 
 
-def load_local_model(
-    path: Path, name: str, *, device: str, threads: int, context_tokens: int, capacity: int
-) -> LocalModel:
+def load_local_model(path: Path, name: str, placement: Placement) -> LocalModel:
     """Load the checkpoint in the folder and start its engine.
 
-    `device` is auto, cpu or cuda; `threads` 0 leaves the choice to torch; `context_tokens` 0 takes
-    the checkpoint's own limit. Raises CannotLoad with one line that says what stands in the way.
+    Raises CannotLoad with one line that says what stands in the way.
     """
-    if threads:
-        torch.set_num_threads(threads)
-    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    if placement.threads:
+        torch.set_num_threads(placement.threads)
     if not path.is_dir():
         raise CannotLoad(f"cannot load the model in {path}: there is no such folder")
     try:
-        tokenizer = _load_tokenizer(path)
-        model = _load_weights(path, cuda)
-        _check_fit(model, tokenizer)
-        if not cuda and can_prepack():
-            prepack(model)
-        context = _context_tokens(model, context_tokens)
-        executor = TorchExecutor(model, _cache_bytes(cuda), most_tokens=capacity * context)
+        tokenizer, engine, tier = _load(path, placement)
+    except DoesNotFit as error:
+        raise CannotLoad(f"the model in {path} does not fit: {error}") from error
     except Exception as error:  # a file that is not what it should be makes libraries raise anything
         logger.debug("Loading %s failed", path, exc_info=True)
         raise CannotLoad(f"cannot load the model in {path}: {_one_line(error)}") from error
-    engine = Engine(
-        executor, tokenizer.vocabulary, _end_ids(model), capacity=capacity, context_tokens=context
-    )
     engine.start()
     logger.info("Loaded %s with %d tokens of context", name, engine.context_tokens)
-    card = ModelCard(name=name, fingerprint=fingerprint(path), context_tokens=engine.context_tokens)
+    card = ModelCard(name=name, fingerprint=fingerprint(path, tier), context_tokens=engine.context_tokens)
     return LocalModel(card, tokenizer, engine)
 
 
-def fingerprint(path: Path) -> str:
-    """Return 16 hexadecimal digits that differ where weights, configuration or tokenizer differ."""
-    digest = hashlib.sha256()
+def fingerprint(path: Path, tier: str = "large") -> str:
+    """Return 16 hexadecimal digits that differ where weights, tier, configuration or tokenizer differ."""
+    digest = hashlib.sha256(b"" if tier == "large" else tier.encode())
     kinds = {".safetensors", ".json", ".model", ".jinja", ".txt", ".tiktoken"}
     files = sorted(file for file in path.iterdir() if file.suffix in kinds)
     for file in files:
@@ -109,76 +93,69 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _load_tokenizer(path: Path) -> ChatTokenizer:
-    if original.is_original(path):
-        return original.load_tokenizer(path)
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise UnsupportedTokenizer(f"{type(tokenizer).__name__} has no tokenizer.json form")
-    return ChatTokenizer(tokenizer)
-
-
-def _load_weights(path: Path, cuda: bool) -> PreTrainedModel:
-    """Load over all GPUs in bfloat16 (accelerate places the layers), or on the CPU."""
-    device_map = "auto" if cuda else None
-    if original.is_original(path):
-        glm = original.read_config(path)
-        return original.load_weights(path, glm, _dtype(glm.dtype, cuda), device_map)
-    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    loaded: object = AutoModelForCausalLM.from_pretrained(
-        path,
-        config=config,
-        dtype=_dtype(config.dtype, cuda),
-        device_map=device_map,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        output_loading_info=True,
+def _load(path: Path, placement: Placement) -> tuple[ChatTokenizer, Engine, str]:
+    """Return what answers, not started yet, and the tier of its weights."""
+    checkpoint = open_checkpoint(path)
+    is_cuda = placement.device == "cuda" or (placement.device == "auto" and torch.cuda.is_available())
+    context_tokens = _context_tokens(checkpoint, placement.context_tokens)
+    most_tokens = placement.capacity * context_tokens
+    wish = Wish(placement.tier, context_tokens, placement.context_tokens > 0, most_tokens)
+    planned = plan_load(
+        checkpoint,
+        wish,
+        is_cuda=is_cuda,
+        memory_bytes=placement.memory_bytes,
+        capacity=placement.capacity,
     )
-    model, report = cast(tuple[PreTrainedModel, dict[str, set[str]]], loaded)
-    if missing := sorted(report["missing_keys"]):
-        raise UnsupportedModel(f"its files lack {len(missing)} weights, the first of them {missing[0]}")
-    return model
+    tokenizer = checkpoint.load_tokenizer()
+    _check_fit(checkpoint, tokenizer)
+    warming = begin_warming(tokenizer.vocabulary)
+    model = planned.carry_out()
+    executor = _executor(model, planned.memory, most_tokens, placement.capacity)
+    warming.join(WARMING_SECONDS)
+    engine = Engine(
+        executor,
+        tokenizer.vocabulary,
+        _end_ids(model, tokenizer),
+        capacity=placement.capacity,
+        context_tokens=context_tokens,
+    )
+    return tokenizer, engine, planned.memory.tier
 
 
-def _check_fit(model: PreTrainedModel, tokenizer: ChatTokenizer) -> None:
+def _check_fit(checkpoint: Checkpoint, tokenizer: ChatTokenizer) -> None:
     """Find out now what would else break the first answer."""
-    rows = model.config.vocab_size
+    rows = checkpoint.config.vocab_size
     prompt = tokenizer.encode([ChatMessage("user", "?")])
     if any(tokenizer.vocabulary.tokens[rows:]) or max(prompt) >= rows:
         ids = len(tokenizer.vocabulary)
         raise UnsupportedModel(f"the tokenizer has {ids} ids, but the weights know only {rows}")
 
 
-def _dtype(stored: object, cuda: bool) -> torch.dtype:
-    """On the CPU, 16 bit only where it multiplies bfloat16 itself; emulated, that is slower than float32."""
-    has_16_bits = stored in (torch.bfloat16, torch.float16)
-    if cuda or (has_16_bits and torch.cpu._is_avx512_bf16_supported()):
-        return torch.bfloat16
-    return torch.float32
+def _executor(model: PreTrainedModel, memory: MemoryPlan, most_tokens: int, capacity: int) -> TorchExecutor:
+    if model.device.type == "cuda":
+        return CudaExecutor(model, memory.cache_bytes, most_tokens, most_sequences=capacity)
+    return TorchExecutor(model, memory.cache_bytes, most_tokens)
 
 
-def _one_line(error: Exception) -> str:
-    return textwrap.shorten(f"{type(error).__name__}: {error}", REASON_CHARACTERS, placeholder=" …")
-
-
-def _cache_bytes(cuda: bool) -> int:
-    if cuda:
-        free = sum(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
-        return int(free * CACHE_SHARE_CUDA)
-    return int(psutil.virtual_memory().available * CACHE_SHARE_CPU)
-
-
-def _context_tokens(model: PreTrainedModel, wanted: int) -> int:
-    own = int(model.config.max_position_embeddings)
+def _context_tokens(checkpoint: Checkpoint, wanted: int) -> int:
+    own = int(checkpoint.config.max_position_embeddings)
     return min(own, wanted or own)
 
 
-def _end_ids(model: PreTrainedModel) -> frozenset[int]:
-    """The ids that end an answer, from the generation config or the model's own."""
+def _end_ids(model: PreTrainedModel, tokenizer: ChatTokenizer) -> frozenset[int]:
+    """The ids that end an answer: by the generation config or the model's own, and by the tokenizer.
+
+    Models that were taught to chat later often end with the tokenizer's, while the config names another.
+    """
     ids: int | list[int] | None = None
     if model.generation_config is not None:
         ids = model.generation_config.eos_token_id
     if ids is None:
         ids = model.config.eos_token_id
-    return frozenset([ids] if isinstance(ids, int) else ids or [])
+    said = [ids] if isinstance(ids, int) else ids or []
+    return frozenset(said if tokenizer.end_id is None else [*said, tokenizer.end_id])
+
+
+def _one_line(error: Exception) -> str:
+    return textwrap.shorten(f"{type(error).__name__}: {error}", REASON_CHARACTERS, placeholder=" …")

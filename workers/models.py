@@ -6,21 +6,20 @@ from pathlib import Path
 from contract import Model
 from settings import SCRIPTED_PREFIX
 from workers.errors import CannotLoad
+from workers.placement import Placement
 from workers.scripted import ScriptedModel
 
 #: What follows `scripted:`: a pause before each token in seconds, if there is one, and what it says.
 _SCRIPT = re.compile(r"(?:([0-9]+(?:\.[0-9]+)?):)?(.*)", re.DOTALL)
 
 
-def create_model(
-    path: str, name: str, *, device: str, threads: int, context_tokens: int, capacity: int
-) -> Model:
+def create_model(path: str, name: str, placement: Placement) -> Model:
     """Load the model at `path`: the folder of a Hugging Face checkpoint, or `scripted:[SECONDS:]TEXT`.
 
     Raises CannotLoad, whose message is one line for people.
     """
     if path.startswith(SCRIPTED_PREFIX):
-        return _scripted(path.removeprefix(SCRIPTED_PREFIX), name, context_tokens)
+        return _scripted(path.removeprefix(SCRIPTED_PREFIX), name, placement.context_tokens)
     folder = Path(path)
     if not folder.is_dir():
         raise CannotLoad(f"no such model: {folder} is not a folder (download.py fetches models)")
@@ -28,9 +27,7 @@ def create_model(
         raise CannotLoad(f"no model in {folder}: it holds no config.json")
     from workers.local import load_local_model  # brings torch, which takes seconds
 
-    return load_local_model(
-        folder, name, device=device, threads=threads, context_tokens=context_tokens, capacity=capacity
-    )
+    return load_local_model(folder, name, placement)
 
 
 def _scripted(script: str, name: str, context_tokens: int) -> ScriptedModel:

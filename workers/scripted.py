@@ -1,11 +1,14 @@
 """A model that says what it was told to say: for tests, and for work on a front end."""
 
 import json
+import math
 import re
 import threading
 import time
 import zlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+
+from msgspec.structs import replace
 
 from contract import (
     AnswerForm,
@@ -18,6 +21,7 @@ from contract import (
     StopReason,
     Timings,
     Token,
+    TokenLogprob,
     Usage,
 )
 
@@ -73,7 +77,11 @@ class ScriptedModel:
     def generate(
         self, messages: Sequence[ChatMessage], sampling: Sampling, constraint: AnswerForm | None = None
     ) -> Generator[Token, None, Completion]:
-        """Yield the script up to the first stop string or `max_tokens`. Raises PromptTooLong."""
+        """Yield the script up to the first stop string or `max_tokens`. Raises PromptTooLong.
+
+        Several choices say the same, one token each in turn. Penalties, biases and `min_tokens` change
+        nothing; log probabilities are made up.
+        """
         started = time.monotonic()
         with self._lock:
             self.prompts.append(tuple(messages))
@@ -85,13 +93,18 @@ class ScriptedModel:
             for token in tokens:
                 time.sleep(self._pause_seconds)
                 first_token_seconds = first_token_seconds or time.monotonic() - started
-                yield token
+                yield from _by_choice(token, sampling.choices)
         except GeneratorExit:
             with self._lock:
                 self.stopped_early += 1
             raise
-        usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=len(tokens), steps=len(tokens) or 1)
-        return Completion(reason, usage, Timings(first_token_seconds, time.monotonic() - started))
+        usage = Usage(
+            prompt_tokens=prompt_tokens,
+            completion_tokens=len(tokens) * sampling.choices,
+            steps=len(tokens) or 1,
+        )
+        timings = Timings(first_token_seconds, time.monotonic() - started)
+        return Completion((reason,) * sampling.choices, usage, timings)
 
     def _answer(
         self,
@@ -110,7 +123,10 @@ class ScriptedModel:
         tokens = _as_tokens(_cut(script, sampling.stop))
         room = context - prompt_tokens
         limit = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
-        return tokens[:limit], "stop" if len(tokens) <= limit else "length"
+        said = tokens[:limit]
+        if sampling.logprobs is not None:
+            said = [_with_logprob(token, sampling.logprobs) for token in said]
+        return said, "stop" if len(tokens) <= limit else "length"
 
     def _choose(self, messages: Sequence[ChatMessage], constraint: ChooseRows) -> str:
         """Return the JSON object that the constraint asks for, with the picks or the first value."""
@@ -127,6 +143,21 @@ class ScriptedModel:
 def _cut(text: str, stops: Sequence[str]) -> str:
     ends = [end for end in (text.find(stop) for stop in stops) if end >= 0]
     return text[: min(ends, default=len(text))]
+
+
+def _by_choice(token: Token, choices: int) -> Iterator[Token]:
+    return (replace(token, choice=choice) for choice in range(choices))
+
+
+def _with_logprob(token: Token, alternatives: int) -> Token:
+    """Make up log probabilities: the token has one half, each alternative half of the one before."""
+    (spoken,) = token.ids
+    first = TokenLogprob(spoken, token.text.encode(), math.log(0.5))
+    others = [
+        TokenLogprob(spoken + place, b"<%d>" % (spoken + place), math.log(0.5) * (place + 1))
+        for place in range(1, alternatives)
+    ]
+    return replace(token, logprobs=(replace(first, top=(first, *others)[:alternatives]),))
 
 
 def _as_tokens(text: str) -> list[Token]:

@@ -1,1 +1,1 @@
-"""Checkpoints whose files are not in the form that transformers loads by itself."""
+"""Checkpoints in folders: in transformers' own form, or in one that it does not load by itself."""

@@ -1,16 +1,16 @@
 """Opens the folder of an original ChatGLM2, ChatGLM3 or GLM-4 checkpoint; nothing in it is ever run."""
 
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
-from transformers import GenerationConfig, GlmConfig, PreTrainedModel
+from transformers import GenerationConfig, GlmConfig, PreTrainedConfig, PreTrainedModel
 
 from engine.checkpoints.chatglm import ChatGlmForCausalLM, check_weights, glm_config, register_names
 from engine.checkpoints.chatglm_tokenizers import build_tokenizer
 from engine.checkpoints.families import Family, UnsupportedCheckpoint, family_of
+from engine.checkpoints.stored import PLAIN_TYPES, stored_weights
 from engine.tokenizer import ChatTokenizer
 
 #: The model type of all original checkpoints; transformers' own are "glm", "glm4" and others.
@@ -18,9 +18,6 @@ MODEL_TYPE = "chatglm"
 
 #: Bytes of tokenizer.model that show its form: more than its longest line.
 HEAD_BYTES = 4096
-
-#: Types of weights in safetensors files that are numbers as they are; others are quantized.
-PLAIN_TYPES = {"F16", "BF16", "F32"}
 
 Decoded = TypeVar("Decoded")
 
@@ -34,12 +31,6 @@ class _TokenizerConfig(msgspec.Struct):
 
     name_or_path: str | None = None
     added_tokens_decoder: dict[int, _AddedToken] = {}
-
-
-class _WeightIndex(msgspec.Struct):
-    """model.safetensors.index.json: which file, in the same folder, holds which weight."""
-
-    weight_map: dict[str, Annotated[str, msgspec.Meta(pattern=r"^[^/\\]+$")]]
 
 
 def is_original(path: Path) -> bool:
@@ -65,21 +56,30 @@ def read_config(path: Path) -> GlmConfig:
     return glm_config(_config(path), _family(path))
 
 
-def load_weights(
-    path: Path, config: GlmConfig, dtype: torch.dtype, device_map: str | None
-) -> PreTrainedModel:
-    """Load the weights from safetensors files, tensor by tensor, onto the CPU or over the device map.
+def skeleton(config: PreTrainedConfig) -> PreTrainedModel:
+    """Return the model without any memory behind its weights."""
+    assert isinstance(config, GlmConfig)  # what read_config returns
+    with torch.device("meta"):
+        return ChatGlmForCausalLM(config)
+
+
+def load_weights(path: Path, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """Load the weights on the CPU; those that are stored as `dtype` are mapped, not copied.
 
     Raises UnsupportedCheckpoint if they are not exactly those that the config asks for.
     """
-    check_weights(_stored_shapes(path), config)
+    assert isinstance(config, GlmConfig)  # what read_config returns
+    stored = stored_weights(path)
+    for name, weight in stored.items():
+        if weight.kind not in PLAIN_TYPES:
+            raise UnsupportedCheckpoint(f"{name} is stored as {weight.kind}: quantized weights")
+    check_weights({name: weight.shape for name, weight in stored.items()}, config)
     register_names()
     model: PreTrainedModel = ChatGlmForCausalLM.from_pretrained(
         path,
         config=config,
         generation_config=GenerationConfig(eos_token_id=config.eos_token_id),  # type: ignore[no-untyped-call]
         dtype=dtype,
-        device_map=device_map,
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
@@ -115,37 +115,3 @@ def _decode(name: str, text: bytes, kind: type[Decoded]) -> Decoded:
         return msgspec.json.decode(text, type=kind)
     except msgspec.DecodeError as error:
         raise UnsupportedCheckpoint(f"{name} is not what it must be: {error}") from error
-
-
-def _stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Read names and shapes of all weights from the heads of the files."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in _weight_files(path):
-        try:
-            with safe_open(file, framework="pt") as stored:
-                for name in stored.keys():  # noqa: SIM118 - not a mapping
-                    part = stored.get_slice(name)
-                    if part.get_dtype() not in PLAIN_TYPES:
-                        raise UnsupportedCheckpoint(
-                            f"{name} is stored as {part.get_dtype()}: quantized weights"
-                        )
-                    shapes[name] = tuple(part.get_shape())
-        except SafetensorError as error:
-            raise UnsupportedCheckpoint(f"{file.name} is damaged: {error}") from error
-    return shapes
-
-
-def _weight_files(path: Path) -> list[Path]:
-    index = path / "model.safetensors.index.json"
-    names = {"model.safetensors"}
-    if index.is_file():
-        names = set(_decode(index.name, index.read_bytes(), _WeightIndex).weight_map.values())
-    files = [path / name for name in sorted(names)]
-    if not any(file.is_file() for file in files) and any(path.glob("*.bin")):
-        raise UnsupportedCheckpoint(
-            "its weights are in *.bin files, which can hold code; safetensors are needed"
-        )
-    for file in files:
-        if not file.is_file():
-            raise UnsupportedCheckpoint(f"{file.name} is missing")
-    return files

@@ -6,7 +6,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from contract import GREEDY, Chat, ChatMessage, Finished, InvalidRequest, OutputInvalid, Sampling, Task, Wish
-from gateway.dialects.native import WISH_CHARACTERS, check_messages
+from gateway.dialects.conversation import check_messages
+from gateway.dialects.native import WISH_CHARACTERS
 from gateway.dialects.strict import convert_fields, parse_body
 from gateway.limits import Limits
 

@@ -1,7 +1,8 @@
 """The native protocol: POST /tasks/<name>, answered as one JSON or as server-sent events."""
 
 import re
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -10,46 +11,62 @@ from contract import (
     GREEDY,
     Chat,
     ChatMessage,
+    Choices,
+    Ebnf,
     Event,
     Failed,
     Finished,
     FoundRow,
     InvalidRequest,
+    JsonObject,
+    JsonSchema,
     OutputInvalid,
+    Regex,
+    Role,
     RowsAnswer,
     Sampling,
+    StopReason,
     Task,
     Token,
+    TokenLogprob,
     UnknownTask,
     Wish,
 )
-from gateway.dialects.strict import convert_fields, decode_json, parse_body, show
+from gateway.dialects.conversation import (
+    NAME_CHARACTERS,
+    ChatFields,
+    ModelName,
+    as_schema_text,
+    check_messages,
+    with_listed_stop,
+)
+from gateway.dialects.logprobs import spell_token
+from gateway.dialects.strict import Spelling, convert_fields, decode_json, parse_body, show
 from gateway.limits import Limits
-
-#: Characters: longer than any name of a model or a task, short enough for a log line.
-NAME_CHARACTERS = 200
+from gateway.turn import Turn
 
 #: Characters of a wish: a page of text; the rows need the rest of the context.
 WISH_CHARACTERS = 4000
 
-#: What a comment line looks like that only keeps a connection open.
-KEEP_ALIVE = b": waiting\n\n"
-
-ModelName = Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS)]
-
 _TASK_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{NAME_CHARACTERS}}}")
 
 
-class ChatBody(Sampling, frozen=True, kw_only=True, forbid_unknown_fields=True):
+#: Forms of a chat's answer; rows are for template tasks, which know them from the database.
+ChatForm = JsonSchema | JsonObject | Regex | Ebnf | Choices
+
+SPELLING = Spelling(
+    choices={
+        "messages.role": get_args(Role),
+        "form.type": tuple(str(form.__struct_config__.tag) for form in get_args(ChatForm)),
+    }
+)
+
+
+class ChatBody(ChatFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of POST /tasks/chat: a conversation, and every field of Sampling beside it."""
 
     messages: Annotated[tuple[ChatMessage, ...], Meta(min_length=1)]
-    model: ModelName | None = None
-    stream: bool = False
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(**{name: getattr(self, name) for name in Sampling.__struct_fields__})
+    form: ChatForm | None = None
 
 
 class WishBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,9 +80,11 @@ class WishBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def parse_chat(body: bytes, limits: Limits) -> tuple[Task, bool]:
     """Return the task, and whether the caller wants it as a stream."""
     fields = decode_json(body, max_depth=limits.json_depth)
-    chat = convert_fields(_with_listed_stop(fields), ChatBody)
+    if isinstance(fields, dict):
+        fields = _with_schema_text(with_listed_stop(fields))
+    chat = convert_fields(fields, ChatBody, SPELLING)
     check_messages(chat.messages, limits)
-    return Task("chat", Chat(chat.messages), chat.sampling, chat.model), chat.stream
+    return Task("chat", Chat(chat.messages, chat.form), chat.sampling, chat.model), chat.stream
 
 
 def parse_wish(name: str, body: bytes, limits: Limits) -> tuple[Task, bool]:
@@ -78,52 +97,27 @@ def parse_wish(name: str, body: bytes, limits: Limits) -> tuple[Task, bool]:
     return Task(name, Wish(wish.wish), GREEDY, wish.model), wish.stream
 
 
-def check_messages(messages: tuple[ChatMessage, ...], limits: Limits) -> None:
-    """Raise InvalidRequest unless a model can answer this conversation."""
-    if len(messages) > limits.messages:
-        raise InvalidRequest(f"messages: must have at most {limits.messages} entries, got {len(messages)}")
-    characters = sum(len(message.content) for message in messages)
-    if characters > limits.prompt_characters:
-        rule = f"must hold at most {limits.prompt_characters} characters together"
-        raise InvalidRequest(f"messages: {rule}, got {characters}")
-    last, place = messages[-1], f"messages[{len(messages) - 1}]"
-    if last.role != "user":
-        raise InvalidRequest(f"{place}.role: the last message must be the user's, got {show(last.role)}")
-    if not last.content.strip():
-        raise InvalidRequest(f"{place}.content: must not be blank")
-
-
-def render_answer(task: Task, text: str, finished: Finished) -> bytes:
+def render_answer(task: Task, turns: Sequence[Turn], finished: Finished) -> bytes:
     """Return the complete answer as JSON."""
+    first = turns[0]
+    answer: dict[str, Any] = {"task_id": task.task_id}
     if isinstance(task.input, Chat):
-        return msgspec.json.encode(
-            {
-                "task_id": task.task_id,
-                "text": text,
-                "stop_reason": finished.reason,
-                "usage": finished.usage,
-                "timings": finished.timings,
-            }
-        )
-    return msgspec.json.encode(
-        {
-            "task_id": task.task_id,
-            "answer": _parse_answer(text),
-            "text": text,
-            **_render_rows(finished.answer),
-            "usage": finished.usage,
-            "timings": finished.timings,
-        }
-    )
+        answer |= _render_turn(task.sampling, first, finished.reason)
+        if task.sampling.choices > 1:
+            ended = zip(turns, finished.reasons, strict=True)
+            answer["choices"] = [_render_turn(task.sampling, turn, reason) for turn, reason in ended]
+    else:
+        answer |= {"answer": _parse_answer(first.text), "text": first.text} | _render_rows(finished.answer)
+    return msgspec.json.encode(answer | {"usage": finished.usage, "timings": finished.timings})
 
 
 def render_event(task: Task, event: Event) -> bytes:
-    """Return an event as one server-sent event; a token without text yet is no event."""
+    """Return an event as one server-sent event; a token that has nothing to show yet is no event."""
     match event:
-        case Token(text=""):
+        case Token(text="", logprobs=()):
             return b""
-        case Token(index=index, text=text):
-            return _server_sent("token", {"index": index, "text": text})
+        case Token():
+            return _server_sent("token", _render_token(task.sampling, event))
         case Finished():
             return _server_sent("finished", _render_finished(task, event))
         case Failed():
@@ -135,17 +129,39 @@ def render_failed(failed: Failed) -> dict[str, Any]:
     return {"error": {"code": failed.code, "message": failed.message, "retryable": failed.retryable}}
 
 
-def _with_listed_stop(fields: Any) -> Any:
-    """A single stop string may stand for a list of one."""
-    if isinstance(fields, dict) and isinstance(fields.get("stop"), str):
-        return fields | {"stop": [fields["stop"]]}
-    return fields
+def _with_schema_text(fields: dict[str, Any]) -> dict[str, Any]:
+    form = fields.get("form")
+    if not (isinstance(form, dict) and "schema" in form):
+        return fields
+    return fields | {"form": form | {"schema": as_schema_text(form["schema"])}}
+
+
+def _render_turn(sampling: Sampling, turn: Turn, reason: StopReason) -> dict[str, Any]:
+    rendered: dict[str, Any] = {"text": turn.text, "stop_reason": reason}
+    if sampling.logprobs is not None:
+        rendered["logprobs"] = [_render_logprob(one) for one in turn.logprobs]
+    return rendered
+
+
+def _render_token(sampling: Sampling, token: Token) -> dict[str, Any]:
+    rendered: dict[str, Any] = {"index": token.index, "text": token.text}
+    if sampling.choices > 1:
+        rendered["choice"] = token.choice
+    if sampling.logprobs is not None:
+        rendered["logprobs"] = [_render_logprob(one) for one in token.logprobs]
+    return rendered
+
+
+def _render_logprob(of: TokenLogprob) -> dict[str, Any]:
+    return {"id": of.id, **spell_token(of), "top": [{"id": one.id, **spell_token(one)} for one in of.top]}
 
 
 def _render_finished(task: Task, finished: Finished) -> dict[str, Any]:
     ending: dict[str, Any] = {"task_id": task.task_id}
     if finished.answer is None:
         ending["stop_reason"] = finished.reason
+        if task.sampling.choices > 1:
+            ending["choices"] = [{"stop_reason": reason} for reason in finished.reasons]
     else:
         ending |= _render_rows(finished.answer)
     return ending | {"usage": finished.usage, "timings": finished.timings}

@@ -1,19 +1,17 @@
 """Reads a JSON body into a struct, and says in plain words which field breaks which rule."""
 
 import re
-from typing import Any, TypeVar, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from contract import InvalidRequest, Role
+from contract import InvalidRequest
 
 Shape = TypeVar("Shape")
 
 #: Characters of a refused value that an error message shows: enough to recognise it.
 SHOWN_VALUE_CHARACTERS = 60
-
-#: What the choices of an enumerated field are, by the field's name.
-CHOICES = {"role": get_args(Role)}
 
 #: Plain words for msgspec's names of JSON types.
 TYPE_WORDS = {
@@ -29,12 +27,29 @@ TYPE_WORDS = {
 # Possessive, and happy with a string that never ends: linear in whatever a caller sends.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
-_PATH = re.compile(r" - at `\$(.*)`$")
+_PATH = re.compile(r" - at (`key` in )?`\$(.*)`$")
+_ANY_VALUE = "[...]"
+_POSITION = re.compile(r"\[\d+\]")
 _PATH_STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
 _FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*)`")
 _WRONG_TYPE = re.compile(r"Expected `([\w| ]+)`, got `(\w+)`")
 _WRONG_NUMBER = re.compile(r"Expected `(?:int|float)` (<=|>=|<|>) (\S+)")
 _WRONG_LENGTH = re.compile(r"Expected `(str|array)` of length (<=|>=) (\d+)")
+
+
+class Spelling(NamedTuple):
+    """How a protocol spells a shape, for what is said to its callers.
+
+    `choices` lists the values of an enumerated field by its place, such as `messages.role`; `names`
+    gives the protocol's own name of a field that the shape calls otherwise.
+    """
+
+    choices: Mapping[str, Sequence[str]] = {}
+    names: Mapping[str, str] = {}
+
+
+#: Of a shape that needs no more words than msgspec has.
+PLAIN = Spelling()
 
 
 def parse_body(body: bytes, shape: type[Shape], *, max_depth: int) -> Shape:
@@ -56,12 +71,14 @@ def decode_json(body: bytes, *, max_depth: int) -> Any:
         raise InvalidRequest(f"body: must be JSON: {_plain_decode_error(error)}") from error
 
 
-def convert_fields(value: Any, shape: type[Shape], *, strict: bool = True) -> Shape:
+def convert_fields(
+    value: Any, shape: type[Shape], spelling: Spelling = PLAIN, *, strict: bool = True
+) -> Shape:
     """Return plain values as a `shape`; `strict` False also takes numbers written as strings."""
     try:
-        return msgspec.convert(value, shape, strict=strict)
+        return msgspec.convert(value, shape, strict=strict, str_keys=True)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(_in_plain_words(str(error), value)) from error
+        raise InvalidRequest(_in_plain_words(str(error), value, spelling)) from error
 
 
 def show(value: Any) -> str:
@@ -86,18 +103,27 @@ def _plain_decode_error(error: Exception) -> str:
     return "number out of range" if "integer string conversion" in text else text[:1].lower() + text[1:]
 
 
-def _in_plain_words(error: str, body: Any) -> str:
+def _in_plain_words(error: str, body: Any, spelling: Spelling) -> str:
     """Turn msgspec's "Expected `float` <= 2.0 - at `$.temperature`" into words for the caller."""
-    path = _PATH.search(error)
-    place = path[1].lstrip(".") if path else ""
-    rule = error[: path.start()] if path else error
+    found = _PATH.search(error)
+    rule = error[: found.start()] if found else error
+    path = found[2] if found else ""
+    each = "each key " if found and found[1] else "each value " if path.endswith(_ANY_VALUE) else ""
+    path = path.removesuffix(_ANY_VALUE)
+    place = _spelled(path.lstrip("."), spelling)
     if field := _FIELD.fullmatch(rule):
-        name = f"{place}.{field[2]}" if place else field[2]
+        name = f"{place}.{field[2]}" if place else _spelled(field[2], spelling)
         return f"{name}: {'is required' if field[1] == 'missing required' else 'unknown field'}"
-    return f"{place or 'body'}: {_rule_in_words(rule, place, _value_at(path[1] if path else '', body))}"
+    choices = spelling.choices.get(_POSITION.sub("", place))
+    return f"{place or 'body'}: {each}{_rule_in_words(rule, choices, _value_at(path, body))}"
 
 
-def _rule_in_words(rule: str, place: str, value: Any) -> str:
+def _spelled(place: str, spelling: Spelling) -> str:
+    name, dot, rest = place.partition(".")
+    return spelling.names.get(name, name) + dot + rest
+
+
+def _rule_in_words(rule: str, choices: Sequence[str] | None, value: Any) -> str:
     if wrong := _WRONG_TYPE.fullmatch(rule):
         wanted = " or ".join(TYPE_WORDS.get(name, name) for name in wrong[1].split(" | "))
         return f"must be {wanted}, got {show(value)}"
@@ -107,7 +133,7 @@ def _rule_in_words(rule: str, place: str, value: Any) -> str:
         amount = "at most" if wrong[2] == "<=" else "at least"
         unit = "characters" if wrong[1] == "str" else "entries"
         return f"must have {amount} {wrong[3]} {unit}, got {len(value)}"
-    if choices := CHOICES.get(place.rpartition(".")[2]):
+    if choices:
         return f"must be one of {', '.join(choices)}, got {show(value)}"
     return f"{rule[:1].lower()}{rule[1:]}, got {show(value)}"
 

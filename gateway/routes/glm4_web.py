@@ -39,6 +39,7 @@ def glm4_web_routes(streams: Streams) -> Blueprint:
 
     def run(task: Task) -> tuple[str, Finished]:
         with streams.open(task, Connection(request.environ)) as stream:
-            return stream.collect()
+            (turn,), finished = stream.collect()
+        return turn.text, finished
 
     return routes

@@ -66,7 +66,7 @@ def test_events_reach_the_reader_and_the_ending_frees_the_place(dispatcher, line
     for envelope in (token(0, 5, 6), token(2), Reply("t", Finished())):
         dispatcher.hear(b"a", envelope, 1.0)
     assert heard(assignment) == [Token(0, (5, 6), "x"), Token(2, (7,), "x"), Finished()]
-    assert assignment.token_ids == [5, 6, 7]
+    assert assignment.token_ids == {0: [5, 6, 7]}
     assert given(dispatcher, "next").worker == b"a"
 
 

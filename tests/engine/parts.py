@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from contract import Completion, Sampling
+from engine.answer import Answer
 from engine.batch import Batch, Executor
 from engine.detokenizer import Detokenizer
 from engine.engine import Engine
@@ -85,12 +86,14 @@ def sequence_of(
 ) -> Sequence:
     """Return a sequence that waits for nothing; all its tokens are prompt unless it is said otherwise."""
     return Sequence(
+        answer=Answer(sampling.choices),
         tokens=list(tokens),
         prompt_tokens=len(tokens) if prompt_tokens is None else prompt_tokens,
         sampling=sampling,
         seed=seed,
         limit_tokens=limit_tokens,
         end_ids=frozenset(),
+        vocabulary=VOCABULARY,
         detokenizer=Detokenizer(VOCABULARY, sampling.stop),
         constraint=constraint,
     )
@@ -102,9 +105,10 @@ class CountingExecutor:
     While `gate` is not set, a step waits in `run`; `entered` says that one does.
     """
 
-    def __init__(self, cache_blocks: int = 64, block_tokens: int = 4) -> None:
+    def __init__(self, cache_blocks: int = 64, block_tokens: int = 4, cheap_rows: int = 0) -> None:
         self.cache_blocks = cache_blocks
         self.block_tokens = block_tokens
+        self.cheap_rows = cheap_rows
         self.batches: list[Batch] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -125,7 +129,7 @@ class CountingExecutor:
 
 
 @dataclass
-class Answer:
+class Heard:
     """What a reader got."""
 
     ids: list[int] = field(default_factory=list)
@@ -133,9 +137,9 @@ class Answer:
     completion: Completion | None = None
 
 
-def read(generator) -> Answer:
+def read(generator) -> Heard:
     """Read an answer to its end; every token must say its own place."""
-    answer = Answer()
+    answer = Heard()
     while True:
         try:
             token = next(generator)

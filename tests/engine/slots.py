@@ -21,13 +21,16 @@ class SlotChecker:
         for work, span in zip(works, batch.spans, strict=True):
             self._write(work, batch, range(span.first_row, span.first_row + span.rows))
         for work, span in zip(works, batch.spans, strict=True):
-            assert self._read(span.blocks, span.context_tokens) == tuple(work.sequence.tokens[: work.end])
-        ends = [span.first_row + span.rows - 1 for span in batch.spans]
-        due = [end for end, work in zip(ends, works, strict=True) if work.reaches_the_end]
+            assert self._read(span.blocks, span.context_tokens) == tuple(text_of(work))
+        due: list[int] = []
+        for work, span in zip(works, batch.spans, strict=True):
+            if work.reaches_the_end:
+                end = span.first_row + span.rows
+                due += range(end - 1 - len(work.guess), end)
         assert batch.logit_rows == due
 
     def _write(self, work: Work, batch: Batch, rows: range) -> None:
-        tokens = work.sequence.tokens
+        tokens = text_of(work)
         for row in rows:
             block = batch.slots[row] // self.cache.block_tokens
             assert self.cache._holders[block] == 1, "a block that others read is written to"
@@ -42,6 +45,11 @@ class SlotChecker:
         assert all(text == texts[-1][: len(text)] for text in texts)
         assert [len(text) for text in texts] == list(range(1, length + 1))
         return texts[-1]
+
+
+def text_of(work: Work) -> list[int]:
+    """What the work's rows are the end of: known tokens, then the guess."""
+    return [*work.sequence.tokens[: work.end], *work.guess]
 
 
 def check_bookkeeping(cache: BlockCache, holdings: list[list[int]]) -> None:

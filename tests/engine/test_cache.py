@@ -20,7 +20,7 @@ def write(cache, tokens):
         assert block is not None
         blocks.append(block)
     for index in range(first, len(tokens) // SIZE):
-        cache.publish(blocks, index, tokens[index * SIZE : (index + 1) * SIZE])
+        cache.publish(blocks, index, tokens)
     return blocks
 
 
@@ -85,7 +85,7 @@ def test_two_who_compute_the_same_at_once_do_not_disturb_each_other():
     first, second = [[cache.allocate(), cache.allocate()] for _ in range(2)]
     for index in range(2):
         for blocks in (first, second):
-            cache.publish(blocks, index, text[index * SIZE : (index + 1) * SIZE])
+            cache.publish(blocks, index, text)
     cache.release(first)
     assert matched(cache, [*text, 0]) == first
     for _ in range(4):
@@ -139,7 +139,7 @@ class Holders(RuleBasedStateMachine):
         )
         self.content[block] = self.texts[place]
         index = len(self.holdings[place]) - 1
-        self.cache.publish(self.holdings[place], index, self.texts[place][-size:])
+        self.cache.publish(self.holdings[place], index, self.texts[place])
 
     @precondition(lambda self: self.texts)
     @rule(data=st.data())

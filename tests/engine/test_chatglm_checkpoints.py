@@ -24,6 +24,7 @@ from tests.engine.parts import tiny_model
 from tests.vocabularies import folder
 from workers.errors import CannotLoad
 from workers.local import load_local_model
+from workers.placement import Placement
 
 FAMILIES = [CHATGLM2, CHATGLM3, GLM4]
 
@@ -42,7 +43,7 @@ PROMPT = [5, 250, 17, 17, 99, 3, 180, 64, 201]
 
 
 def load(path, config, family):
-    return original.load_weights(path, glm_config(config, family), torch.float32, None)
+    return original.load_weights(path, glm_config(config, family), torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_a_folder_is_served_with_its_own_tokenizer_and_none_of_its_code(tmp_path
     write_weights(checkpoint, weights, shards=2)
     write_tokenizer(checkpoint, files, family)
     write_traps(checkpoint, mark)
-    model = load_local_model(checkpoint, "tiny", device="cpu", threads=0, context_tokens=128, capacity=2)
+    model = load_local_model(checkpoint, "tiny", Placement(device="cpu", context_tokens=128, capacity=2))
     try:
         answer = model.generate([ChatMessage("user", "你好")], Sampling(temperature=0, max_tokens=12))
         found = [id_ for token in answer for id_ in token.ids]
@@ -174,7 +175,7 @@ def refusal(path):
     if not (path / "tokenizer.model").exists():
         (path / "tokenizer.model").write_bytes(PIECES)
     with pytest.raises(UnsupportedCheckpoint) as refused:
-        original.load_weights(path, original.read_config(path), torch.float32, None)
+        original.load_weights(path, original.read_config(path), torch.float32)
     assert "\n" not in str(refused.value)
     return str(refused.value)
 
@@ -249,7 +250,7 @@ def test_a_broken_tokenizer_config_is_refused(checkpoint, text):
 
 def test_a_missing_tokenizer_is_one_line_for_the_person_who_serves_the_folder(checkpoint):
     with pytest.raises(CannotLoad) as refused:
-        load_local_model(checkpoint, "tiny", device="cpu", threads=0, context_tokens=0, capacity=1)
+        load_local_model(checkpoint, "tiny", Placement(device="cpu", capacity=1))
     assert str(refused.value).startswith(f"cannot load the model in {checkpoint}: ")
     assert str(refused.value).endswith("tokenizer.model is missing")
 

@@ -99,11 +99,11 @@ def test_an_answer_may_not_end_before_it_is_whole(engine):
     logits[0, END] = 9.0
     sequence = sequence_of([1], constraint=compile_grammar(Regex("[ab]{2}c*"), VOCABULARY).start())
     sequence.end_ids = frozenset([END])
-    assert choose(logits, [sequence]) != [END]
+    assert choose(logits, [sequence])[0].token != END
     assert sequence.accept(ord("a")) is None
-    assert choose(logits, [sequence]) != [END]
+    assert choose(logits, [sequence])[0].token != END
     assert sequence.accept(ord("b")) is None
-    assert choose(logits, [sequence]) == [END]
+    assert choose(logits, [sequence])[0].token == END
     assert sequence.accept(END) == "stop"
 
 

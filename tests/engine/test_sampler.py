@@ -1,137 +1,26 @@
-"""From logits to tokens, each filter against a direct computation."""
+"""From logits to tokens, each sequence by its own settings and never by its neighbours'."""
 
-import math
 from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from contract import ChooseRows, Sampling
-from engine.noise import uniform
-from engine.sampler import choose, draw, probabilities
-from grammar import RowsGrammar
+from contract import InvalidRequest, Sampling, ServingError
+from engine.sampler import Chosen, check_sampling, choose
+from grammar import Vocabulary
+from tests.engine.choosing import Allowing, ending_sequence, masked, token_of, tokens_of
 from tests.engine.parts import VOCABULARY, VOCABULARY_SIZE, sequence_of
-from tests.properties import examples
-
-#: Distinct numbers, so that "the k most probable" is one set; wide, so that some chances vanish.
-LOGITS = st.lists(st.integers(-400, 400), min_size=1, max_size=30, unique=True).map(
-    lambda numbers: [number / 10 for number in numbers]
-)
-
-
-def direct_chances(logits, sampling):
-    """What the settings mean, one token at a time in double precision."""
-    chances = normalize([math.exp((logit - max(logits)) / sampling.temperature) for logit in logits])
-    order = sorted(range(len(logits)), key=lambda place: -logits[place])
-    if sampling.top_k:
-        chances = keep(chances, order[: sampling.top_k])
-    kept, reached = [], 0.0
-    for place in order:
-        if reached >= sampling.top_p:
-            break
-        kept.append(place)
-        reached += chances[place]
-    chances = keep(chances, kept)
-    return keep(chances, [p for p in order if chances[p] >= sampling.min_p * max(chances)])
-
-
-def normalize(numbers):
-    return [number / sum(numbers) for number in numbers]
-
-
-def keep(chances, places):
-    return normalize([chance if place in places else 0.0 for place, chance in enumerate(chances)])
-
-
-@examples(150)
-@given(
-    logits=LOGITS,
-    temperature=st.sampled_from([0.1, 0.5, 1.0, 2.0]),
-    top_k=st.integers(0, 40),
-    top_p=st.sampled_from([0.013, 0.37, 0.9, 1.0]),
-    min_p=st.sampled_from([0.0, 0.0173, 0.61, 1.0]),
-)
-def test_the_filters_do_what_they_say(logits, temperature, top_k, top_p, min_p):
-    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-    chances = probabilities(torch.tensor(logits), sampling)
-    assert chances.tolist() == pytest.approx(direct_chances(logits, sampling), rel=2e-3, abs=1e-6)
-    assert float(chances.sum()) == pytest.approx(1)
-
-
-def test_known_chances_are_filtered_one_after_the_other():
-    logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
-
-    def chances(**options):
-        return [
-            round(chance, 4) for chance in probabilities(logits, Sampling(temperature=1, **options)).tolist()
-        ]
-
-    assert chances() == [0.4, 0.3, 0.2, 0.1]
-    assert chances(top_k=2) == [0.5714, 0.4286, 0, 0]
-    assert chances(top_p=0.69) == [0.5714, 0.4286, 0, 0]
-    assert chances(top_p=0.71) == [0.4444, 0.3333, 0.2222, 0]
-    assert chances(min_p=0.7) == [0.5714, 0.4286, 0, 0]
-    assert chances(top_k=3, top_p=0.8, min_p=0.7) == [0.5714, 0.4286, 0, 0]
-    assert chances(top_k=1) == chances(top_p=1e-6) == chances(min_p=1) == [1, 0, 0, 0]
-    assert chances(top_k=4) == chances(top_k=1000) == chances()
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-6, 1e-30, 1e-44, 1e-300, 5e-324])
 def test_next_to_no_temperature_takes_the_most_probable(temperature):
-    logits = torch.tensor([[-80.0, 100.0, 99.0, 3.0]])
     sampling = Sampling(temperature=temperature, top_p=0.9, min_p=0.1)
-    assert choose(logits, [sequence_of([0], sampling=sampling, seed=3)]) == [1]
+    assert token_of([-80.0, 100.0, 99.0, 3.0], sequence_of([0], sampling=sampling, seed=3)) == 1
 
 
 def test_temperature_zero_takes_the_first_of_the_most_probable():
     logits = torch.tensor([[0.0, 5.0, 5.0], [7.0, 5.0, 5.0]])
-    assert choose(logits, [sequence_of([0]), sequence_of([0])]) == [1, 0]
-
-
-@examples(200)
-@given(
-    chances=st.lists(st.sampled_from([0.0, 1e-7, 0.1, 0.3, 1.0]), min_size=1, max_size=12).filter(any),
-    noise=st.one_of(st.just(0.0), st.just(math.nextafter(1, 0)), st.floats(0, 1, exclude_max=True)),
-)
-def test_what_has_no_chance_is_never_drawn(chances, noise):
-    assert chances[draw(torch.tensor(chances), noise)] > 0
-
-
-def test_every_token_is_drawn_as_often_as_it_should():
-    chances = torch.tensor([0.1, 0.0, 0.4, 0.2, 0.3])
-    draws = 4000
-    counts = Counter(draw(chances, uniform(11, 0, position)) for position in range(draws))
-    for place, chance in enumerate(chances.tolist()):
-        # Five standard deviations of a binomial count.
-        assert abs(counts[place] - draws * chance) <= 5 * math.sqrt(draws * chance * (1 - chance))
-
-
-def test_noise_is_a_function_of_seed_choice_and_position_only():
-    places = [
-        (seed, choice, position) for seed in (0, 1, 2**63 - 1) for choice in (0, 1) for position in (0, 1, 99)
-    ]
-    first = [uniform(*place) for place in places]
-    assert first == [uniform(*place) for place in reversed(places)][::-1]
-    assert len(set(first)) == len(places)
-    assert all(0 <= number < 1 for number in first)
-    # Pinned: an answer must go on in the same way under the next version of a library.
-    assert uniform(42, 0, 7) == KNOWN_NOISE
-
-
-#: uniform(42, 0, 7).
-KNOWN_NOISE = 0.4074136540795371
-
-
-def test_noise_is_spread_evenly_over_positions_and_seeds():
-    for numbers in (
-        [uniform(5, 0, position) for position in range(2000)],
-        [uniform(seed, 0, 3) for seed in range(2000)],
-    ):
-        assert sum(numbers) / len(numbers) == pytest.approx(0.5, abs=0.03)
-        tenths = Counter(int(number * 10) for number in numbers)
-        assert all(140 <= tenths[tenth] <= 260 for tenth in range(10))
+    assert tokens_of(logits, [sequence_of([0]), sequence_of([0])]) == [1, 0]
 
 
 def test_the_draw_depends_on_the_answers_length_not_on_the_prompts():
@@ -143,23 +32,97 @@ def test_the_draw_depends_on_the_answers_length_not_on_the_prompts():
     assert choose(logits, [short]) == choose(logits, [long]) != choose(logits, [other])
 
 
-def test_each_sequence_is_chosen_for_by_its_own_settings():
-    logits = torch.randn(6, VOCABULARY_SIZE, generator=torch.Generator().manual_seed(1))
+def test_choices_draw_differently():
+    sequences = [sequence_of([1, 9], sampling=Sampling(temperature=2), seed=8) for _ in range(30)]
+    for choice, sequence in enumerate(sequences):
+        sequence.choice = choice
+    assert len(set(tokens_of(torch.zeros(30, VOCABULARY_SIZE), sequences))) > 20
+
+
+SAMPLINGS = [
+    Sampling(temperature=0),
+    Sampling(temperature=1),
+    Sampling(temperature=1.3, top_k=5, logprobs=3),
+    Sampling(temperature=0.9, top_p=0.5, presence_penalty=1),
+    Sampling(temperature=1.9, top_p=0.98, logit_bias={3: 4.0, 9: -100.0}),
+    Sampling(temperature=0, repetition_penalty=3, logprobs=0),
+    Sampling(temperature=1, min_p=0.2, frequency_penalty=-1),
+    Sampling(temperature=0.7, top_k=90, top_p=0.9, min_p=0.05, min_tokens=9, logprobs=20),
+]
+
+CONSTRAINTS = [None, None, Allowing([5, 3, 9, 200], may_end=True), Allowing(masked(range(4, 270, 3)))]
+
+
+def mixed_sequences(vocabulary=VOCABULARY):
+    """Return 32 sequences, no two alike."""
     sequences = [
-        sequence_of([1, 2, place], prompt_tokens=2, sampling=sampling, seed=place)
-        for place, sampling in enumerate(
-            [
-                Sampling(temperature=0),
-                Sampling(temperature=1),
-                Sampling(temperature=1.3, top_k=5),
-                Sampling(temperature=0.9, top_p=0.5, presence_penalty=1),
-                Sampling(temperature=0, repetition_penalty=3),
-                Sampling(temperature=1, min_p=0.2, frequency_penalty=-1),
-            ]
+        ending_sequence(
+            [1, 2, place, place % 5],
+            prompt_tokens=2,
+            sampling=SAMPLINGS[place % len(SAMPLINGS)],
+            seed=place,
+            constraint=CONSTRAINTS[place // len(SAMPLINGS)] if vocabulary is VOCABULARY else None,
         )
+        for place in range(32)
     ]
-    alone = [choose(row[None], [sequence])[0] for row, sequence in zip(logits, sequences, strict=True)]
-    assert choose(logits, sequences) == alone
+    for sequence in sequences:
+        sequence.vocabulary = vocabulary
+    return sequences
+
+
+#: More tokens than the sampler looks at in one piece, and a number that no vector register divides.
+LARGE_VOCABULARY = Vocabulary([None] * 20_011, lambda text: [])
+
+
+@pytest.mark.parametrize("vocabulary", [VOCABULARY, LARGE_VOCABULARY])
+@pytest.mark.parametrize("has_padding", [False, True])
+def test_a_choice_depends_on_no_neighbour(vocabulary, has_padding):
+    columns = len(vocabulary)
+    generator = torch.Generator().manual_seed(columns)
+    logits = torch.randn(32, columns + 3 * has_padding, generator=generator)[:, :columns] * 3
+    together = choose(logits, mixed_sequences(vocabulary))
+    alone = [
+        choose(logits[row : row + 1].clone(), [sequence])[0]
+        for row, sequence in enumerate(mixed_sequences(vocabulary))
+    ]
+    assert together == alone  # log probabilities to the last bit
+    rows = torch.randperm(32, generator=generator).tolist()
+    sequences = mixed_sequences(vocabulary)
+    mixed = choose(logits[rows], [sequences[row] for row in rows])
+    assert mixed == [together[row] for row in rows]
+    assert len({chosen.token for chosen in together}) > 8
+
+
+def test_rows_may_be_given_one_by_one():
+    logits = torch.randn(32, VOCABULARY_SIZE, generator=torch.Generator().manual_seed(2))
+    rows = (row for row in logits)
+    assert choose(rows, mixed_sequences()) == choose(logits, mixed_sequences())
+
+
+@pytest.mark.parametrize("kind", ["all minus infinity", "not a number", "infinity", "all not a number"])
+@pytest.mark.parametrize("place", range(len(SAMPLINGS)))
+def test_a_row_without_numbers_fails_alone(kind, place):
+    logits = torch.randn(32, VOCABULARY_SIZE, generator=torch.Generator().manual_seed(3))
+    right = choose(logits, mixed_sequences())
+    row = logits[place]
+    if kind == "infinity":
+        row[4] = torch.inf
+    elif kind == "not a number":
+        row[4] = torch.nan
+    else:
+        row[:] = torch.nan if kind == "all not a number" else -torch.inf
+    chosen = choose(logits, mixed_sequences())
+    assert isinstance(chosen[place], ServingError)
+    assert "no numbers" in str(chosen[place])
+    assert chosen[:place] + chosen[place + 1 :] == right[:place] + right[place + 1 :]
+
+
+def test_logits_beyond_all_measure_are_numbers_still():
+    least, greatest = torch.finfo(torch.float32).min, torch.finfo(torch.float32).max
+    for temperature in (0.0, 1e-4, 0.5, 2.0):
+        for options in ({}, {"top_p": 0.9}, {"repetition_penalty": 10.0}, {"top_p": 0.9999999}):
+            sampling = Sampling(temperature=temperature, min_p=0.1, **options)
+            assert token_of([least, greatest, least], sequence_of([0, 2], sampling=sampling)) == 1
 
 
 def penalized(logits, tokens, prompt_tokens, **penalties):
@@ -169,9 +132,9 @@ def penalized(logits, tokens, prompt_tokens, **penalties):
     left = list(range(len(logits)))
     order = []
     while left:
-        masked = torch.full((1, len(logits)), -torch.inf)
-        masked[0, left] = torch.tensor(logits)[left]
-        order.append(choose(masked, [sequence])[0])
+        scores = torch.full((1, len(logits)), -torch.inf)
+        scores[0, left] = torch.tensor(logits)[left]
+        order.append(tokens_of(scores, [sequence])[0])
         left.remove(order[-1])
     return order
 
@@ -197,23 +160,99 @@ def test_repetition_pushes_negative_logits_down_too():
     assert penalized([-1.0, -1.5], [0], 1, repetition_penalty=2.0) == [1, 0]
 
 
-def test_penalties_do_not_change_the_logits_they_are_given():
-    logits = torch.ones(1, 4)
-    sampling = Sampling(temperature=0, repetition_penalty=2, presence_penalty=1, frequency_penalty=1)
-    assert choose(logits, [sequence_of([0, 1], prompt_tokens=1, sampling=sampling)]) == [2]
-    assert logits.tolist() == [[1, 1, 1, 1]]
+def test_penalties_follow_the_answer():
+    sampling = Sampling(temperature=0, frequency_penalty=1)
+    sequence = sequence_of([3], sampling=sampling)
+    said = []
+    for _ in range(5):
+        said.append(token_of([0.0, 2.5, 3.2, 0.1], sequence))
+        sequence.accept(said[-1])
+    assert said == [2, 1, 2, 1, 2]  # 3.2; 2.5; 2.2; 1.5; 1.2
 
 
-@examples(60)
-@given(seed=st.integers(0, 1 << 40), temperature=st.sampled_from([0.0, 0.3, 1.7]), top_k=st.integers(0, 3))
-def test_a_constraint_is_never_left(seed, temperature, top_k):
-    values = ("ab", "abc", 'a"', "中文", "文")
-    sampling = Sampling(temperature=temperature, top_k=top_k, repetition_penalty=1.4, presence_penalty=2)
-    constraint = RowsGrammar(ChooseRows(values, 3), VOCABULARY).start()
-    sequence = sequence_of([1, 2], sampling=sampling, seed=seed, constraint=constraint)
-    sequence.begin()
-    generator = torch.Generator().manual_seed(seed)
-    while not constraint.is_finished:
-        token = choose(torch.randn(1, VOCABULARY_SIZE, generator=generator) * 9, [sequence])[0]
-        sequence.accept(token)
-    assert 0 <= len(constraint.picked) <= 3
+def test_logits_are_left_as_they_are():
+    logits = torch.ones(1, 272)
+    sampling = Sampling(
+        temperature=0,
+        repetition_penalty=2,
+        presence_penalty=1,
+        frequency_penalty=1,
+        logit_bias={0: 9.0, 2: -9.0},
+        ignore_end=True,
+        logprobs=2,
+    )
+    for constraint in (None, Allowing([3, 4]), Allowing(masked([3, 4]))):
+        sequence = ending_sequence([0, 1], prompt_tokens=1, sampling=sampling, constraint=constraint)
+        assert tokens_of(logits, [sequence]) == [0 if constraint is None else 3]
+        assert logits.tolist() == [[1.0] * 272]
+
+
+def test_a_bias_is_added_to_the_logits_of_its_tokens():
+    def chosen(bias, **options):
+        sampling = Sampling(temperature=0, logit_bias=bias, **options)
+        return token_of([1.0, 2.0, 3.0, 4.0], sequence_of([0], sampling=sampling))
+
+    assert chosen({}) == 3
+    assert chosen({3: -1.5}) == 2
+    assert chosen({0: 3.5, 1: 2.0}) == 0
+    assert chosen({0: 100.0, 3: -100.0}) == 0
+    # The bias comes first: (1 + 4) / 2 is less than 4, 1 / 2 + 4 would not be.
+    assert chosen({0: 4.0}, repetition_penalty=2.0) == 3
+
+
+def test_a_bias_of_minus_a_hundred_bans_a_token():
+    sampling = Sampling(temperature=1, logit_bias={1: -100.0, 2: -100.0})
+    sequences = [sequence_of([0], sampling=sampling, seed=seed) for seed in range(300)]
+    assert Counter(tokens_of(torch.zeros(300, 4), sequences)).keys() == {0, 3}
+
+
+def test_log_probabilities_are_told_only_where_they_are_asked_for():
+    logits = torch.zeros(2, VOCABULARY_SIZE)
+    asked = sequence_of([1], sampling=Sampling(temperature=0, logprobs=2))
+    chosen = choose(logits, [sequence_of([1]), asked])
+    assert chosen[0] == Chosen(0, None)
+    assert chosen[1].logprob.id == chosen[1].token == 0
+    assert [one.id for one in chosen[1].logprob.top] == [0, 1]
+
+
+def test_a_row_without_a_probability_for_each_token_cannot_tell_them():
+    logits = torch.zeros(1, VOCABULARY_SIZE)
+    logits[0, 9] = torch.nan
+    constraint = Allowing([4, 5])
+    assert tokens_of(logits, [sequence_of([1], constraint=constraint)]) == [4]
+    asked = sequence_of([1], sampling=Sampling(temperature=0, logprobs=0), constraint=constraint)
+    assert isinstance(choose(logits, [asked])[0], ServingError)
+
+
+def test_log_probabilities_are_the_models_own():
+    logits = torch.randn(1, VOCABULARY_SIZE, generator=torch.Generator().manual_seed(6)) * 3
+    plain = torch.log_softmax(logits[0].double(), dim=-1)
+    sampling = Sampling(
+        temperature=2,
+        top_k=1,
+        logit_bias={10: 60.0},
+        repetition_penalty=5,
+        presence_penalty=2,
+        logprobs=5,
+    )
+    for constraint in (None, Allowing([8, 9, 10]), Allowing(masked([8, 9, 10]))):
+        sequence = sequence_of([1, 2, 10], prompt_tokens=1, sampling=sampling, constraint=constraint)
+        told = choose(logits, [sequence])[0].logprob
+        assert (told.id, told.token) == (10, b"\n")
+        assert told.logprob == pytest.approx(float(plain[10]), abs=1e-5)
+        assert [one.id for one in told.top] == plain.topk(5).indices.tolist()
+        assert [one.logprob for one in told.top] == pytest.approx(plain.topk(5).values.tolist(), abs=1e-5)
+
+
+def test_a_bias_beyond_the_vocabulary_is_refused():
+    check_sampling(Sampling(), 1)
+    check_sampling(Sampling(logit_bias={0: 1.0, 271: 2.0}), 272)
+    with pytest.raises(InvalidRequest, match="logit_bias names token 272"):
+        check_sampling(Sampling(logit_bias={272: 1.0, 3: 1.0}), 272)
+
+
+def test_an_answer_cannot_be_longer_than_it_may():
+    check_sampling(Sampling(min_tokens=5, max_tokens=5), 272)
+    check_sampling(Sampling(min_tokens=5), 272)
+    with pytest.raises(InvalidRequest, match="min_tokens is 6; at most max_tokens, which is 5"):
+        check_sampling(Sampling(min_tokens=6, max_tokens=5), 272)

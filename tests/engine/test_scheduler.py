@@ -15,8 +15,8 @@ from tests.properties import examples
 IDS = st.integers(0, 1)
 
 
-def scheduler_of(*, blocks=8, block_tokens=4, step_tokens=16, running_limit=4):
-    return Scheduler(BlockCache(blocks, block_tokens), step_tokens, running_limit)
+def scheduler_of(*, blocks=8, block_tokens=4, step_tokens=16, running_limit=4, cheap_rows=0):
+    return Scheduler(BlockCache(blocks, block_tokens), step_tokens, running_limit, cheap_rows)
 
 
 def spans(works):
@@ -95,6 +95,68 @@ def test_found_prefix_tokens_are_counted_once():
     assert second.cached_tokens == 8
 
 
+def test_who_begins_alike_waits_for_the_blocks_of_the_first_while_others_go_on():
+    scheduler = scheduler_of(blocks=32, step_tokens=6, running_limit=8)
+    alike = [sequence_of([*range(10), place]) for place in range(20, 23)]
+    other = sequence_of([50] * 2)
+    for sequence in [*alike, other]:
+        scheduler.add(sequence)
+    seen = []
+    for _ in range(4):
+        works = scheduler.plan()
+        complete(scheduler, works)
+        seen.append([(work.sequence, work.start, work.end) for work in works])
+    first, *rest = alike
+    assert seen == [
+        [(first, 0, 6)],
+        [(first, 6, 11), (other, 0, 1)],
+        [(other, 1, 2), (rest[0], 8, 11), (rest[1], 8, 10)],
+        [(rest[1], 10, 11)],
+    ]
+    assert [sequence.cached_tokens for sequence in alike] == [0, 8, 8]
+
+
+def test_a_cancelled_first_keeps_nobody_waiting():
+    scheduler = scheduler_of(step_tokens=4)
+    first, second = sequence_of([1] * 9), sequence_of([1] * 9)
+    scheduler.add(first)
+    scheduler.add(second)
+    assert [work.sequence for work in scheduler.plan()] == [first]
+    scheduler.remove(first)
+    assert [work.sequence for work in scheduler.plan()] == [second]
+
+
+def test_prompts_that_are_still_read_in_count_with_all_their_blocks():
+    scheduler = scheduler_of(blocks=8, step_tokens=4)
+    large, next_large = sequence_of([1] * 20), sequence_of([2] * 12)
+    scheduler.add(large)
+    scheduler.add(next_large)
+    for _ in range(5):
+        works = scheduler.plan()
+        complete(scheduler, works)
+        assert [work.sequence for work in works] == [large]
+    assert list(scheduler.waiting) == [next_large]
+
+
+def test_guesses_fill_small_steps_and_take_no_block_from_anybody():
+    scheduler = scheduler_of(blocks=4, cheap_rows=6)
+    copying = sequence_of([1, 2, 3, 4, 1, 2, 3])
+    scheduler.add(copying)
+    (work,) = scheduler.plan()  # its seven rows are no small step
+    assert work.guess == ()
+    scheduler.complete(work)
+    copying.tokens += [4, 1, 2]
+    (work,) = scheduler.plan()
+    assert (work.start, work.end, work.guess) == (7, 10, (3, 4, 1))
+    assert len(copying.blocks) == 4
+    scheduler.complete(work)
+    copying.tokens += [3, 4, 1, 2]
+    assert (work.foreseen(10, [3, 4, 9]), work.foreseen(11, [4]), work.foreseen(13, [1])) == (2, 1, 0)
+    (work,) = scheduler.plan()
+    assert work.guess == (3, 4)
+    assert (len(copying.blocks), scheduler.cache.available) == (4, 0)
+
+
 def test_a_removed_sequence_must_be_known():
     with pytest.raises(ValueError):
         scheduler_of().remove(sequence_of([1]))
@@ -104,12 +166,16 @@ class Service(RuleBasedStateMachine):
     """Arrivals, cancels, ends and steps in any order over a cache that is nearly too small."""
 
     @initialize(
-        blocks=st.integers(1, 8), size=st.integers(1, 4), step=st.integers(1, 12), limit=st.integers(1, 5)
+        blocks=st.integers(1, 8),
+        size=st.integers(1, 4),
+        step=st.integers(1, 12),
+        limit=st.integers(1, 5),
+        cheap=st.integers(0, 8),
     )
-    def begin(self, blocks, size, step, limit):
+    def begin(self, blocks, size, step, limit, cheap):
         assume(blocks * size > 1)
         self.cache = BlockCache(blocks, size)
-        self.scheduler = Scheduler(self.cache, step, limit)
+        self.scheduler = Scheduler(self.cache, step, limit, cheap)
         self.checker = SlotChecker(self.cache)
         self.most_tokens = blocks * size
         self.live = []
@@ -172,12 +238,22 @@ class Service(RuleBasedStateMachine):
         for work in works:
             self.scheduler.complete(work)
         for work in works:
-            sequence = work.sequence
             if work.reaches_the_end:
-                room = sequence.limit_tokens - len(sequence.tokens)
-                sequence.tokens += draw_tokens()[:room]
-                if len(sequence.tokens) == sequence.limit_tokens:
-                    self._end(sequence)
+                self._say(work, draw_tokens)
+
+    def _say(self, work, draw_tokens):
+        """Append tokens as long as the guess foresees them."""
+        sequence, foresees_all = work.sequence, True
+        while foresees_all:
+            before = len(sequence.tokens)
+            said = draw_tokens()[: sequence.limit_tokens - before]
+            sequence.tokens += said
+            if len(sequence.tokens) == sequence.limit_tokens:
+                self._end(sequence)
+                return
+            right = work.foreseen(before, said)
+            self.scheduler.advance(sequence, before + right)
+            foresees_all = right == len(said)
 
     def _check_plan(self, works: list[Work]):
         scheduler = self.scheduler
@@ -187,10 +263,13 @@ class Service(RuleBasedStateMachine):
         for work in works:
             assert work.sequence in scheduler.running
             assert work.start == work.sequence.computed < work.end <= len(work.sequence.tokens)
-            assert len(work.sequence.blocks) * self.cache.block_tokens >= work.end
+            assert len(work.sequence.blocks) * self.cache.block_tokens >= work.end + len(work.guess)
+            assert len(work.sequence.tokens) + len(work.guess) < work.sequence.limit_tokens or not work.guess
         single = sum(1 for work in works if work.sequence.pending == 1)
         rows = sum(work.end - work.start for work in works)
         assert rows <= max(scheduler.step_tokens, single + 1)
+        guessed = sum(len(work.guess) for work in works)
+        assert not guessed or rows + guessed <= scheduler.cheap_rows
 
     def _end(self, sequence):
         self.scheduler.remove(sequence)

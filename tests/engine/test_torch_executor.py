@@ -5,7 +5,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.batch import Batch, Span
-from engine.executors.torch_executor import TorchExecutor, UnsupportedModel, group_spans
+from engine.executors.grouped_attention import TILE_ROWS, group_tiles, width_for
+from engine.executors.torch_executor import TorchExecutor, UnsupportedModel
 from tests.engine.parts import VOCABULARY_SIZE, tiny_model
 
 TINY = {
@@ -71,11 +72,11 @@ def rows_of(tokens, start, end, *, block_tokens=8):
 def test_the_cache_takes_no_more_than_it_may_and_no_more_than_it_needs():
     model = tiny_model("Llama")
     per_token = 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, head size, bytes of float32
-    executor = TorchExecutor(model, 10 * 16 * per_token + 5, most_tokens=10_000)
+    executor = TorchExecutor(model, 11 * 16 * per_token + 5, most_tokens=10_000)  # one block stays empty
     assert (executor.bytes_per_token, executor.cache_blocks) == (per_token, 10)
     assert TorchExecutor(model, 1 << 40, most_tokens=33).cache_blocks == 3
     with pytest.raises(ValueError, match="no cache block"):
-        TorchExecutor(model, 16 * per_token - 1, most_tokens=100)
+        TorchExecutor(model, 2 * 16 * per_token - 1, most_tokens=100)
 
 
 def test_logits_come_for_the_rows_that_are_asked_for():
@@ -87,11 +88,20 @@ def test_logits_come_for_the_rows_that_are_asked_for():
     assert executor.run(batch).shape == (0, VOCABULARY_SIZE)
 
 
-def test_spans_are_grouped_with_little_padding():
+def test_spans_are_grouped_by_rows_and_width_and_long_ones_are_cut():
     spans = [Span(0, 1, 5, (1,)), Span(1, 1, 7, (2,)), Span(2, 1, 100, tuple(range(7))), Span(3, 4, 6, (3,))]
-    groups = group_spans(spans, 16)
-    assert sorted(tuple(group.rows.shape) for group in groups) == [(1, 1), (1, 4), (2, 1)]
-    assert sorted(group.slots.shape[1] for group in groups) == [6, 7, 100]
-    chunk = next(group for group in groups if group.rows.shape == (1, 4))
-    assert chunk.mask[0, 0].tolist() == [[column <= row for column in range(6)] for row in range(2, 6)]
-    assert chunk.slots.tolist() == [list(range(48, 54))]
+    assert {key: len(tiles) for key, tiles in group_tiles(spans).items()} == {
+        (1, 64): 2,
+        (1, 128): 1,
+        (4, 64): 1,
+    }
+    long = group_tiles([Span(0, TILE_ROWS + 10, 1000, tuple(range(63)))])
+    ((first,), (second,)) = long.values()
+    assert (first.first_row, first.rows, first.context_tokens) == (0, TILE_ROWS, 990)
+    assert (second.first_row, second.rows, second.context_tokens) == (TILE_ROWS, 10, 1000)
+
+
+@pytest.mark.parametrize("context", [1, 63, 64, 65, 512, 1000, 1025, 8191, 8193])
+def test_a_width_holds_the_context_with_little_to_spare(context):
+    width = width_for(context)
+    assert context <= width <= max(64, context * 9 / 8 + 64)

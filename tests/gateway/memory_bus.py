@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from contract import (
     Chat,
@@ -67,20 +68,19 @@ class MemoryBus:
             self.active -= 1
 
     def workers(self) -> tuple[Worker, ...]:
-        return tuple(Worker(each.worker, active=self.active, is_leaving=each.is_leaving)
-                     for each in self.known_workers)  # fmt: skip
+        return tuple(replace(each, active=self.active) for each in self.known_workers)
 
 
 def answer(task: Task) -> Generator[Event | None, None, None]:
     """Say hello with an emoji whose bytes came in two tokens, or find two books."""
     if isinstance(task.input, Chat):
-        yield Token(0, (1,), "你好 ")
-        yield Token(1, (2,), "")
-        yield Token(2, (3,), "😀\n")
-        yield Finished("stop", USAGE, TIMINGS)
+        for index, text in enumerate(("你好 ", "", "😀\n")):
+            for choice in range(task.sampling.choices):
+                yield Token(index, (index + 1,), text, choice)
+        yield Finished(("stop",) * task.sampling.choices, USAGE, TIMINGS)
     elif task.name == "book_retrieval":
         yield Token(0, (1, 2, 3), BOOKS_TEXT)
-        yield Finished("stop", USAGE, TIMINGS, RowsAnswer(ROWS, 25))
+        yield Finished(("stop",), USAGE, TIMINGS, RowsAnswer(ROWS, 25))
     else:
         yield Failed.from_error(UnknownTask(f"there is no task {task.name!r}"))
 

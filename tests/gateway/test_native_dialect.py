@@ -1,25 +1,34 @@
 import json
+import math
 
 import pytest
+from msgspec.structs import replace
 
 from contract import (
     GREEDY,
     Chat,
     ChatMessage,
+    Choices,
+    Ebnf,
     Failed,
     Finished,
     FoundRow,
     InvalidRequest,
+    JsonObject,
+    JsonSchema,
     OutputInvalid,
+    Regex,
     RowsAnswer,
     Sampling,
     Task,
     Token,
+    TokenLogprob,
     UnknownTask,
     Wish,
 )
 from gateway import Limits
 from gateway.dialects import native
+from gateway.turn import Turn
 from tests.gateway.memory_bus import BOOKS_TEXT, ROWS, TIMINGS, USAGE
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -71,6 +80,31 @@ BAD_VALUES = [
     ("stop", ["a", 1], "stop[1]: must be a string, got 1"),
     ("stop", ["a"] * 17, "stop: must have at most 16 entries, got 17"),
     ("stop", "a" * 257, "stop[0]: must have at most 256 characters, got 257"),
+    ("logit_bias", [], "logit_bias: must be an object, got []"),
+    ("logit_bias", {"x": 1}, 'logit_bias: each key must be an integer, got {"x":1}'),
+    ("logit_bias", {"-1": 1}, 'logit_bias: each key must be >= 0, got {"-1":1}'),
+    ("logit_bias", {"5": 101}, 'logit_bias: each value must be <= 100, got {"5":101}'),
+    ("logit_bias", {"5": "x"}, 'logit_bias: each value must be a number, got {"5":"x"}'),
+    ("min_tokens", -1, "min_tokens: must be >= 0, got -1"),
+    ("min_tokens", None, "min_tokens: must be an integer, got null"),
+    ("ignore_end", 1, "ignore_end: must be true or false, got 1"),
+    ("choices", 0, "choices: must be >= 1, got 0"),
+    ("choices", 129, "choices: must be <= 128, got 129"),
+    ("logprobs", -1, "logprobs: must be >= 0, got -1"),
+    ("logprobs", 21, "logprobs: must be <= 20, got 21"),
+    ("logprobs", True, "logprobs: must be an integer or null, got true"),
+    ("form", "json", 'form: must be an object or null, got "json"'),
+    ("form", {"pattern": "a"}, "form.type: is required"),
+    ("form", {"type": 3}, "form.type: must be a string, got 3"),
+    (
+        "form",
+        {"type": "rows", "values": [], "at_most": 1},
+        'form.type: must be one of json_schema, json_object, regex, ebnf, choices, got "rows"',
+    ),
+    ("form", {"type": "regex"}, "form.pattern: is required"),
+    ("form", {"type": "regex", "pattern": "a", "flags": "i"}, "form.flags: unknown field"),
+    ("form", {"type": "choices", "texts": ["a", 1]}, "form.texts[1]: must be a string, got 1"),
+    ("form", {"type": "json_schema", "schema": 3}, "form.schema: must be a string, got 3"),
     ("seed", -1, "seed: must be >= 0, got -1"),
     ("seed", 2**63, f"seed: must be <= {2**63 - 1}, got {2**63}"),
     ("seed", "x", 'seed: must be an integer or null, got "x"'),
@@ -140,15 +174,34 @@ def test_every_option_of_a_chat_arrives():
     options = {
         "temperature": 0, "top_p": 0.5, "top_k": 4, "min_p": 0.1, "repetition_penalty": 1.1,
         "presence_penalty": -1, "frequency_penalty": 1, "max_tokens": 9, "seed": 2**63 - 1,
-        "stop": ["。", "\n"],
+        "stop": ["。", "\n"], "logit_bias": {"5": -1, "77": 100}, "min_tokens": 3, "ignore_end": True,
+        "choices": 4, "logprobs": 0,
     }  # fmt: skip
     task, wants_stream = native.parse_chat(chat_body(model="demo", stream=True, **options), LIMITS)
     assert (task.model, wants_stream) == ("demo", True)
-    assert task.sampling == Sampling(**options | {"stop": ("。", "\n")})
+    meant = {"stop": ("。", "\n"), "logit_bias": {5: -1.0, 77: 100.0}}
+    assert task.sampling == Sampling(**options | meant)
 
 
 def test_a_single_stop_string_is_a_list_of_one():
     assert native.parse_chat(chat_body(stop="。"), LIMITS)[0].sampling.stop == ("。",)
+
+
+@pytest.mark.parametrize(
+    ("form", "meant"),
+    [
+        ({"type": "json_schema", "schema": {"enum": [None, "é"]}}, JsonSchema('{"enum":[null,"é"]}')),
+        ({"type": "json_schema", "schema": '{"type": "null"}'}, JsonSchema('{"type": "null"}')),
+        ({"type": "json_object"}, JsonObject()),
+        ({"type": "regex", "pattern": "[ab]+"}, Regex("[ab]+")),
+        ({"type": "ebnf", "grammar": 'root ::= "a"'}, Ebnf('root ::= "a"')),
+        ({"type": "choices", "texts": ["yes", "no"]}, Choices(("yes", "no"))),
+        (None, None),
+    ],
+)
+def test_a_chat_may_ask_for_every_form_but_rows(form, meant):
+    task, _ = native.parse_chat(chat_body(form=form), LIMITS)
+    assert task.input == Chat((ChatMessage("user", "hello"),), meant)
 
 
 @pytest.mark.parametrize(("fields", "message"), [
@@ -190,14 +243,48 @@ ROWS_JSON = (
 
 
 def test_a_chat_answer_is_this_json():
-    answer = native.render_answer(CHAT, "你好 😀\n", Finished("length", USAGE, TIMINGS))
+    answer = native.render_answer(CHAT, [Turn("你好 😀\n")], Finished(("length",), USAGE, TIMINGS))
     head = '{"task_id":"c1","text":"你好 😀\\n","stop_reason":"length",'
     assert answer.decode() == head + USAGE_JSON + "," + TIMINGS_JSON + "}"
 
 
+#: Bytes of half a character, and a special token that cannot come.
+HALF = TokenLogprob(
+    5, b"\xf0\x9f", -0.5, (TokenLogprob(5, b"\xf0\x9f", -0.5), TokenLogprob(0, b"", -math.inf))
+)
+HALF_JSON = (
+    '{"id":5,"token":"\N{REPLACEMENT CHARACTER}","logprob":-0.5,"bytes":[240,159],"top":['
+    '{"id":5,"token":"\N{REPLACEMENT CHARACTER}","logprob":-0.5,"bytes":[240,159]},'
+    '{"id":0,"token":"","logprob":-9999.0,"bytes":[]}]}'
+)
+
+
+def test_several_choices_and_their_logprobs_stand_beside_the_first():
+    task = replace(CHAT, sampling=Sampling(choices=2, logprobs=2))
+    turns, finished = [Turn("a", (HALF,)), Turn("b")], Finished(("length", "stop"), USAGE, TIMINGS)
+    first, second = (
+        f'"text":"a","stop_reason":"length","logprobs":[{HALF_JSON}]',
+        '"text":"b","stop_reason":"stop","logprobs":[]',
+    )
+    assert native.render_answer(task, turns, finished).decode() == (
+        f'{{"task_id":"c1",{first},"choices":[{{{first}}},{{{second}}}],{USAGE_JSON},{TIMINGS_JSON}}}'
+    )
+
+
+def test_events_of_several_choices_name_theirs():
+    task = replace(CHAT, sampling=Sampling(choices=2, logprobs=2))
+    assert native.render_event(task, Token(3, (5,), "", 1, (HALF,))).decode() == (
+        f'event: token\ndata: {{"index":3,"text":"","choice":1,"logprobs":[{HALF_JSON}]}}\n\n'
+    )
+    assert native.render_event(task, Token(3, (), "", 1)) == b""
+    ending = native.render_event(task, Finished(("length", "stop"), USAGE, TIMINGS)).decode()
+    head = '"stop_reason":"length","choices":[{"stop_reason":"length"},{"stop_reason":"stop"}]'
+    assert ending == f'event: finished\ndata: {{"task_id":"c1",{head},{USAGE_JSON},{TIMINGS_JSON}}}\n\n'
+
+
 def test_a_template_answer_is_this_json():
-    finished = Finished("stop", USAGE, TIMINGS, RowsAnswer(ROWS, 25))
-    answer = native.render_answer(WISH, BOOKS_TEXT, finished)
+    finished = Finished(("stop",), USAGE, TIMINGS, RowsAnswer(ROWS, 25))
+    answer = native.render_answer(WISH, [Turn(BOOKS_TEXT)], finished)
     head = '{"task_id":"w1","answer":' + BOOKS_TEXT.replace('": ', '":').replace(", ", ",")
     text = ',"text":' + json.dumps(BOOKS_TEXT, ensure_ascii=False)
     assert answer.decode() == f"{head}{text},{ROWS_JSON},{USAGE_JSON},{TIMINGS_JSON}}}"
@@ -208,10 +295,10 @@ def test_events_are_these_bytes():
         'event: token\ndata: {"index":3,"text":"行\\n😀"}\n\n'
     )
     assert native.render_event(CHAT, Token(3, (1,), "")) == b""
-    assert native.render_event(CHAT, Finished("stop", USAGE, TIMINGS)).decode() == (
+    assert native.render_event(CHAT, Finished(("stop",), USAGE, TIMINGS)).decode() == (
         f'event: finished\ndata: {{"task_id":"c1","stop_reason":"stop",{USAGE_JSON},{TIMINGS_JSON}}}\n\n'
     )
-    finished = Finished("stop", USAGE, TIMINGS, RowsAnswer(ROWS, 25))
+    finished = Finished(("stop",), USAGE, TIMINGS, RowsAnswer(ROWS, 25))
     assert native.render_event(WISH, finished).decode() == (
         f'event: finished\ndata: {{"task_id":"w1",{ROWS_JSON},{USAGE_JSON},{TIMINGS_JSON}}}\n\n'
     )
@@ -222,7 +309,9 @@ def test_events_are_these_bytes():
 
 def test_a_column_of_the_name_key_does_not_hide_the_primary_key():
     finished = Finished(answer=RowsAnswer((FoundRow(7, {"key": "cis", "title": "Ode"}),), 1))
-    assert json.loads(native.render_answer(WISH, "{}", finished))["rows"] == [{"key": 7, "title": "Ode"}]
+    assert json.loads(native.render_answer(WISH, [Turn("{}")], finished))["rows"] == [
+        {"key": 7, "title": "Ode"}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -230,4 +319,4 @@ def test_a_column_of_the_name_key_does_not_hide_the_primary_key():
 )
 def test_a_template_answer_that_is_not_what_was_promised_is_an_output_error(text, answer):
     with pytest.raises(OutputInvalid):
-        native.render_answer(WISH, text, Finished(answer=answer))
+        native.render_answer(WISH, [Turn(text)], Finished(answer=answer))

@@ -5,8 +5,7 @@ import re
 import pytest
 
 from contract import DatabaseDown, NoWorker, Overloaded, Token, WorkerLost
-from gateway import Limits, create_app
-from gateway.routes import tasks
+from gateway import Limits, create_app, server_sent_events
 from tests.gateway.memory_bus import BOOKS_TEXT, MemoryBus, answer, fail_with, wait_for_ever
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
@@ -44,6 +43,12 @@ def test_a_stream_is_these_bytes(client, bus):
     )
     response.close()
     assert bus.active == 0
+
+
+def test_every_choice_is_answered_whole(client):
+    body = json.loads(client.post("/tasks/chat", json=CHAT | {"choices": 3}).data)
+    assert body["text"] == "你好 😀\n"
+    assert body["choices"] == [{"text": "你好 😀\n", "stop_reason": "stop"}] * 3
 
 
 def test_books_are_found(client):
@@ -157,7 +162,7 @@ def test_a_task_over_its_time_is_ended():
 
 
 def test_a_silent_stream_says_that_it_lives(monkeypatch):
-    monkeypatch.setattr(tasks, "KEEP_ALIVE_SECONDS", 0.0)
+    monkeypatch.setattr(server_sent_events, "KEEP_ALIVE_SECONDS", 0.0)
     bus = MemoryBus(lambda task: (yield from [Token(0, (0,), "a"), None, *list(answer(task))[3:]]))
     response = create_app(bus).test_client().post("/tasks/chat", json=CHAT | {"stream": True})
     parts = response.data.decode().split("\n\n")

@@ -51,7 +51,7 @@ def worker_on(endpoints, model):
 
     def perform(task):
         completion = yield from model.generate(task.input.messages, task.sampling)
-        yield Finished(completion.reason, completion.usage, completion.timings)
+        yield Finished(completion.reasons, completion.usage, completion.timings)
 
     loop = WorkerLoop(BusService(endpoints), model.card, ["chat"], perform, capacity=8)
     thread = threading.Thread(target=loop.run)
@@ -99,7 +99,7 @@ def is_ready(port):
 def test_chats_go_through_two_gateway_processes_to_one_worker(endpoints):
     model = ScriptedModel("你好 😀, the quick brown fox")
     with gateway_on(endpoints) as port, worker_on(endpoints, model):
-        eventually(lambda: all(is_ready(port) for _ in range(4)))
+        eventually(lambda: all(is_ready(port) for _ in range(20)))
         for _ in range(6):
             status, body = read(post_chat(port))
             assert (status, json.loads(body)["text"]) == (200, "你好 😀, the quick brown fox")

@@ -13,6 +13,7 @@ from tests.engine.parts import assert_empty, read
 from tests.tiny_checkpoints import write_checkpoint
 from workers.errors import CannotLoad
 from workers.local import fingerprint, load_local_model
+from workers.placement import Placement
 
 HELLO = [ChatMessage("user", "ab 中😀 <|end|>")]
 
@@ -31,8 +32,8 @@ def folder(checkpoint, tmp_path):
 
 @contextmanager
 def loaded(path, **options):
-    settings = {"device": "cpu", "threads": 1, "context_tokens": 0, "capacity": 2, **options}
-    model = load_local_model(path, "tiny", **settings)
+    placement = Placement(**{"device": "cpu", "threads": 1, "capacity": 2, **options})
+    model = load_local_model(path, "tiny", placement)
     try:
         yield model
         assert_empty(model._engine)
@@ -163,7 +164,7 @@ BREAKAGES = {
     "weights of another size": (configured(hidden_size=64), "mismatched"),
     "fewer weights than ids": (configured(vocab_size=100), ""),
     "no weights": (without("model.safetensors"), "model.safetensors"),
-    "weights are pickled": (pickled, "model.safetensors"),
+    "weights are pickled": (pickled, "safetensors are needed"),
     "weights are nonsense": (containing("model.safetensors", b"nonsense" * 99), ""),
     "weights are empty": (containing("model.safetensors", b""), ""),
     "weights are cut short": (cut_short, ""),

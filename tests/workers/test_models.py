@@ -3,10 +3,11 @@ import pytest
 from contract import ChatMessage, Sampling
 from workers.errors import CannotLoad
 from workers.models import create_model
+from workers.placement import Placement
 
 
 def create(path, context_tokens=0):
-    return create_model(path, "any", device="cpu", threads=1, context_tokens=context_tokens, capacity=1)
+    return create_model(path, "any", Placement(device="cpu", context_tokens=context_tokens, capacity=1))
 
 
 def said(model):

@@ -62,6 +62,30 @@ def test_the_first_stop_string_ends_the_answer():
     assert (text, completion.reason) == ("one ", "stop")
 
 
+def test_several_choices_say_the_same_one_token_each_in_turn():
+    _, tokens, completion = run(ScriptedModel("one two"), choices=3, max_tokens=2)
+    assert [(token.choice, token.index, token.text) for token in tokens] == [
+        *((choice, 0, "one") for choice in range(3)),
+        *((choice, 1, " two") for choice in range(3)),
+    ]
+    assert completion.reasons == ("stop",) * 3
+    assert (completion.usage.completion_tokens, completion.usage.steps) == (6, 2)
+
+
+@pytest.mark.parametrize("alternatives", [0, 1, 5])
+def test_every_token_has_a_log_probability_if_asked_for(alternatives):
+    text, tokens, _ = run(ScriptedModel("two 😀"), logprobs=alternatives)
+    for token in tokens:
+        (told,) = token.logprobs
+        assert (told.id,) == token.ids
+        assert len(told.top) == len({other.id for other in told.top}) == alternatives
+        ranked = [other.logprob for other in told.top]
+        assert ranked == sorted(ranked, reverse=True)
+        assert told.logprob == max(ranked, default=told.logprob) < 0
+    assert b"".join(token.logprobs[0].token for token in tokens).decode() == text
+    assert run(ScriptedModel("two"))[1][0].logprobs == ()
+
+
 def test_it_records_what_it_was_asked():
     model = ScriptedModel()
     run(model, temperature=0.0, seed=5)

@@ -1,0 +1,63 @@
+"""The form that each linear layer of a model takes in memory: as it is stored, laid out anew, 8 or 4 bit."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from engine.executors.prepacked import PrepackedLinear, can_prepack
+
+#: The layer that gives the logits keeps at least so many bits: an error there falls on the choice itself.
+OUTPUT_BITS = 8
+
+#: Layers with fewer outputs stay as they are: gates and routers, small, and much hangs on what they say.
+LEAST_OUTPUTS = 64
+
+
+class Place(NamedTuple):
+    """A linear layer in a model: its path there, the module that holds it, what that calls it.
+
+    `is_output` says that it gives the logits.
+    """
+
+    path: str
+    parent: nn.Module
+    attribute: str
+    linear: nn.Linear
+    is_output: bool
+
+
+class LinearForms:
+    """Which form linear layers take where weights have `bits` and everything else `dtype`."""
+
+    def __init__(self, bits: int, dtype: torch.dtype, *, is_cuda: bool) -> None:
+        self._bits = bits
+        self._prepacks = not is_cuda and dtype == torch.bfloat16 and can_prepack()
+
+    def bits_of(self, place: Place) -> int | None:
+        """Return the bits of its weight in the layer that takes its place; None if it stays."""
+        if self._bits < 16 and place.linear.out_features >= LEAST_OUTPUTS:
+            return max(self._bits, OUTPUT_BITS) if place.is_output else self._bits
+        return 16 if self._prepacks else None
+
+
+def linear_layers(model: PreTrainedModel) -> Iterator[Place]:
+    """Yield every plain linear layer, in the order of the model."""
+    output = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    for path, parent in list(model.named_modules()):
+        for attribute, child in list(parent.named_children()):
+            if type(child) is nn.Linear:
+                name = f"{path}.{attribute}".lstrip(".")
+                yield Place(name, parent, attribute, child, child is output)
+
+
+def replacement(linear: nn.Linear, bits: int) -> nn.Module:
+    """Return the layer that takes its place, with a weight of its own."""
+    return PrepackedLinear(linear)
+
+
+def replacement_bytes(linear: nn.Linear, bits: int) -> int:
+    """Return what the weight of the layer that takes its place needs; the linear may be without memory."""
+    return 2 * linear.weight.numel()

@@ -1,0 +1,72 @@
+"""Loading a checkpoint: planned from its config and the heads of its files, then carried out."""
+
+import logging
+import time
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from engine.checkpoints.checkpoint import Checkpoint
+from engine.engine import STEP_TOKENS
+from engine.loading.budget import cpu_budget, cuda_budget
+from engine.loading.devices import DeviceMap, spread_over_gpus
+from engine.loading.footprint import measure_footprint
+from engine.loading.free_memory import free_cpu_bytes, free_cuda_bytes
+from engine.loading.linears import LinearForms
+from engine.loading.mapped_files import MappedFiles
+from engine.loading.plan import MemoryPlan, Wish, plan_memory
+from engine.loading.weights import WeightMover
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedLoad:
+    """A load that fits, ready to be carried out."""
+
+    checkpoint: Checkpoint
+    memory: MemoryPlan
+    dtype: torch.dtype
+    forms: LinearForms
+    devices: DeviceMap
+
+    def carry_out(self) -> PreTrainedModel:
+        """Bring the weights to where they run; raises whatever says that the files cannot be used."""
+        begin = time.monotonic()
+        model = self.checkpoint.map_weights()
+        mapped = MappedFiles(self.checkpoint.weight_files())
+        WeightMover(model, self.forms, self.dtype, mapped).move(self.devices)
+        self.devices.connect(model)
+        model.eval()  # type: ignore[no-untyped-call]
+        logger.info("Loaded the weights in %.1f s", time.monotonic() - begin)
+        return model
+
+
+def plan_load(
+    checkpoint: Checkpoint, wish: Wish, *, is_cuda: bool, memory_bytes: int | None, capacity: int
+) -> PlannedLoad:
+    """Choose tier, cache and devices, and log them in a line. Raises DoesNotFit."""
+    dtype = compute_dtype(checkpoint.dtype, is_cuda=is_cuda)
+    skeleton = checkpoint.skeleton()
+    footprint = measure_footprint(
+        skeleton, dtype, is_cuda=is_cuda, step_tokens=STEP_TOKENS, capacity=capacity
+    )
+    free = free_cuda_bytes() if is_cuda else []
+    budget = cuda_budget(memory_bytes, free) if is_cuda else cpu_budget(memory_bytes, free_cpu_bytes())
+    memory = plan_memory(footprint, budget, wish)
+    level = logging.WARNING if wish.tier == "auto" and memory.tier != "large" else logging.INFO
+    logger.log(level, "Memory: %s; allowed is %s", memory, budget)
+    forms = LinearForms(memory.bits, dtype, is_cuda=is_cuda)
+    if not is_cuda:
+        return PlannedLoad(checkpoint, memory, dtype, forms, DeviceMap({"": torch.device("cpu")}))
+    room = [one * (budget.size_bytes - memory.cache_bytes) // sum(free) for one in free]
+    return PlannedLoad(checkpoint, memory, dtype, forms, spread_over_gpus(skeleton, forms, dtype, room))
+
+
+def compute_dtype(stored: torch.dtype, *, is_cuda: bool) -> torch.dtype:
+    """On the CPU, 16 bit only where it multiplies bfloat16 itself; emulated, that is slower than float32."""
+    has_16_bits = stored in (torch.bfloat16, torch.float16)
+    if is_cuda or (has_16_bits and torch.cpu._is_avx512_bf16_supported()):
+        return torch.bfloat16
+    return torch.float32

@@ -1,0 +1,21 @@
+"""How a model is to be loaded and run: what a person can choose about it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a model runs and how much it may take.
+
+    `device` is auto, cpu or cuda; `threads` 0 leaves the choice to torch; `memory_bytes` None stands
+    for what is measured to be free; `context_tokens` 0 takes the checkpoint's own limit; `capacity`
+    answers run at the same time.
+    """
+
+    device: str = "auto"
+    threads: int = 0
+    tier: Literal["auto", "large", "medium", "small"] = "auto"
+    memory_bytes: int | None = None
+    context_tokens: int = 0
+    capacity: int = 64
