@@ -218,7 +218,7 @@ class Engine:
         turn = list(zip(due, first_rows, strict=False))
         while turn := [(work, row) for work, row in turn if self._goes_on(work.sequence)]:
             rows = [row for _, row in turn]
-            wanted = logits if len(rows) == len(logits) else logits[rows]
+            wanted = logits if len(rows) == len(logits) else [logits[row] for row in rows]
             chosen = choose(wanted, [work.sequence for work, _ in turn])
             turn = [
                 (work, row + taken)
