@@ -3,6 +3,8 @@
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from engine.cache import BLOCK_TOKENS
+from engine.executors.paged_attention import PAGE_TOKENS
 from engine.loading.linears import LinearForms, linear_layers, replacement_bytes
 from engine.loading.plan import BITS, Footprint
 
@@ -32,7 +34,10 @@ def measure_footprint(
         for tier, bits in BITS.items()
     }
     return Footprint(
-        by_tier, _workspace_bytes(skeleton, config, step_tokens, capacity), token_bytes(config, dtype)
+        weight_bytes=by_tier,
+        workspace_bytes=_workspace_bytes(skeleton, config, step_tokens, capacity),
+        token_bytes=token_bytes(config, dtype),
+        spare_tokens=SPARE_BLOCKS * (PAGE_TOKENS if is_cuda else BLOCK_TOKENS),
     )
 
 

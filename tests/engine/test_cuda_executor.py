@@ -182,8 +182,8 @@ def test_on_a_gpu_16_bit_logits_are_close_to_those_of_float32(use_graphs):
     assert (executor._graphs is not None) == use_graphs
     expected = TorchExecutor(exact, 1 << 30, 8192, block_tokens=PAGE_TOKENS)
     for batch in Steps(Random(8), PAGE_TOKENS).add(GPU_LENGTHS, VOCABULARY_SIZE):
-        logits, wanted = executor.run(batch), expected.run(batch)
-        assert (logits - wanted).abs().max() < 0.05 * wanted.std() + 0.05 if len(wanted) else True
+        # Measured on a CPU: rounding makes 0.09 at most, a context that lacks one token 3.6.
+        torch.testing.assert_close(executor.run(batch), expected.run(batch), rtol=0, atol=0.4)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason=NEEDS_GPU)
