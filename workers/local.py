@@ -13,6 +13,7 @@ from contract import AnswerForm, ChatMessage, Completion, ModelCard, Sampling, T
 from engine.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from engine.engine import Engine
 from engine.executors.cuda_executor import CudaExecutor
+from engine.executors.fused import fuse_norms
 from engine.executors.torch_executor import TorchExecutor, UnsupportedModel
 from engine.loading.load import plan_load
 from engine.loading.plan import DoesNotFit, MemoryPlan, Wish
@@ -134,6 +135,7 @@ def _check_fit(checkpoint: Checkpoint, tokenizer: ChatTokenizer) -> None:
 
 def _executor(model: PreTrainedModel, memory: MemoryPlan, most_tokens: int, capacity: int) -> TorchExecutor:
     if model.device.type == "cuda":
+        fuse_norms(model)
         return CudaExecutor(model, memory.cache_bytes, most_tokens, most_sequences=capacity)
     return TorchExecutor(model, memory.cache_bytes, most_tokens)
 

@@ -102,7 +102,7 @@ class CudaExecutor(TorchExecutor):
             position_ids=inputs.positions[None],
             use_cache=False,
             logits_to_keep=logit_rows,
-            caches=self._caches,
+            cache_of=self._cache_of,
             step_attention=attention,
         )
         logits: torch.Tensor = output.logits[0]

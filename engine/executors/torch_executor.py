@@ -6,6 +6,7 @@ keyword arguments of `model(...)` through to it (`AttentionInterface`, transform
 everything but attention sees a single text, and a `StepAttention` takes them apart again.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -77,11 +78,17 @@ class TorchExecutor:
             position_ids=torch.tensor([batch.positions], device=device),
             use_cache=False,
             logits_to_keep=torch.tensor(batch.logit_rows, dtype=torch.long, device=device),
-            caches=self._caches,
+            cache_of=self._cache_of,
             step_attention=GroupedAttention(batch, self.block_tokens),
         )
         logits: torch.Tensor = output.logits[0]
         return logits.float().cpu()
+
+    def _cache_of(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> LayerCache:
+        """Return a layer's cache; the probing step finds out what shape it has."""
+        if layer not in self._caches:
+            self._caches[layer] = LayerCache(torch.zeros_like(keys[:1]), torch.zeros_like(values[:1]))
+        return self._caches[layer]
 
     def _probe(self) -> int:
         """Run one token through every layer to learn the shapes of its cache; return bytes per token."""
@@ -113,7 +120,7 @@ def _attend(
     attention_mask: torch.Tensor | None,
     *,
     scaling: float | None = None,
-    caches: dict[int, LayerCache],
+    cache_of: Callable[[int, torch.Tensor, torch.Tensor], LayerCache],
     step_attention: StepAttention,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
@@ -122,10 +129,7 @@ def _attend(
         if options.get(name) is not None:
             raise UnsupportedModel(f"{type(module).__name__} uses {name}, which is not supported yet")
     keys, values = key[0].transpose(0, 1), value[0].transpose(0, 1)
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
-    if layer not in caches:  # the probing step finds out what shape they have
-        caches[layer] = LayerCache(torch.zeros_like(keys[:1]), torch.zeros_like(values[:1]))
-    cache = caches[layer]
+    cache = cache_of(int(module.layer_idx), keys, values)  # type: ignore[arg-type]
     cache.write(step_attention.slots_on(query.device), keys, values)
     return step_attention.attend(query[0].transpose(0, 1), cache, scaling)[None], None
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import dispatch_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.batch import Batch, Span
@@ -105,3 +106,12 @@ def test_spans_are_grouped_by_rows_and_width_and_long_ones_are_cut():
 def test_a_width_holds_the_context_with_little_to_spare(context):
     width = width_for(context)
     assert context <= width <= max(64, context * 9 / 8 + 64)
+
+
+def test_a_model_spread_by_accelerate_is_computed():
+    """Its hooks copy every mapping of tensors that a layer is handed: none may be written to."""
+    model = tiny_model("Llama")
+    batch = rows_of([1, 2, 3], 0, 3)
+    expected = TorchExecutor(model, 1 << 22, 256, block_tokens=8).run(batch)
+    spread = dispatch_model(tiny_model("Llama"), {"": "cpu"}, main_device="cpu", force_hooks=True)
+    torch.testing.assert_close(TorchExecutor(spread, 1 << 22, 256, block_tokens=8).run(batch), expected)
