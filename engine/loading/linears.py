@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from engine.executors.prepacked import PrepackedLinear, can_prepack
+from engine.executors.quantized import compressed_bytes, compressed_linear
 
 #: The layer that gives the logits keeps at least so many bits: an error there falls on the choice itself.
 OUTPUT_BITS = 8
@@ -44,10 +45,15 @@ class LinearForms:
 
 
 def linear_layers(model: PreTrainedModel) -> Iterator[Place]:
-    """Yield every plain linear layer, in the order of the model."""
+    """Yield every plain linear layer, in the order of the model.
+
+    Those that were yielded are not kept: whoever replaces them gets their memory back at once.
+    """
     output = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    for path, parent in list(model.named_modules()):
-        for attribute, child in list(parent.named_children()):
+    parents = [(path, module) for path, module in model.named_modules() if type(module) is not nn.Linear]
+    for path, parent in parents:
+        for attribute in [name for name, _ in parent.named_children()]:
+            child = getattr(parent, attribute)
             if type(child) is nn.Linear:
                 name = f"{path}.{attribute}".lstrip(".")
                 yield Place(name, parent, attribute, child, child is output)
@@ -55,9 +61,9 @@ def linear_layers(model: PreTrainedModel) -> Iterator[Place]:
 
 def replacement(linear: nn.Linear, bits: int) -> nn.Module:
     """Return the layer that takes its place, with a weight of its own."""
-    return PrepackedLinear(linear)
+    return PrepackedLinear(linear) if bits == 16 else compressed_linear(linear, bits)
 
 
 def replacement_bytes(linear: nn.Linear, bits: int) -> int:
     """Return what the weight of the layer that takes its place needs; the linear may be without memory."""
-    return 2 * linear.weight.numel()
+    return 2 * linear.weight.numel() if bits == 16 else compressed_bytes(linear, bits)

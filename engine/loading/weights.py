@@ -7,9 +7,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from engine.loading.heap import trim_heap
 from engine.loading.linears import LinearForms, linear_layers, replacement
 from engine.loading.mapped_files import MappedFiles
 from engine.loading.progress import Progress
+
+#: Bytes of weights after which the heap is trimmed: at most so much is there twice for a while.
+TRIM_BYTES = 16 << 20
 
 #: Tells the device of a module by its path, such as model.layers.3.mlp.
 DeviceOf = Callable[[str], torch.device]
@@ -38,6 +42,7 @@ class WeightMover:
         self._dtype = dtype
         self._mapped = mapped
         self._exact_names = tuple(model._keep_in_fp32_modules_strict or ())
+        self._untrimmed_bytes = 0
         self._progress = Progress(sum(weight.nbytes for weight in model.parameters()))
 
     @torch.no_grad()
@@ -90,3 +95,7 @@ class WeightMover:
     def _finish(self, stored: torch.Tensor) -> None:
         self._mapped.give_back(stored)
         self._progress.add(stored.nbytes)
+        self._untrimmed_bytes += stored.nbytes
+        if self._untrimmed_bytes >= TRIM_BYTES:
+            self._untrimmed_bytes = 0
+            trim_heap()

@@ -1,7 +1,7 @@
 import pytest
 
 from gateway.limits import Limits
-from settings import PROJECT_FOLDER, SettingError, Settings, read_settings, specs, variable
+from settings import PROJECT_FOLDER, Memory, SettingError, Settings, read_settings, specs, variable
 
 
 def read(*argv, environ=None, program="serveapi"):
@@ -84,6 +84,29 @@ def test_a_model_is_named_by_its_folder_or_as_told(text, name, path):
         assert (model.name, model.path) == (name, path)
 
 
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [
+        ("8GB", 8 * 10**9),
+        ("7.5 GiB", 15 << 29),
+        ("512MiB", 512 << 20),
+        ("512mb", 512 * 10**6),
+        ("2TB", 2 * 10**12),
+        ("64KiB", 64 << 10),
+        ("1024B", 1024),
+    ],
+)
+def test_an_amount_of_memory_has_a_unit(text, size_bytes):
+    for program in ("serveapi", "LLMapis"):
+        assert read("--memory", text, program=program).memory == Memory(size_bytes)
+
+
+def test_memory_and_tier_are_left_to_measurement_by_default():
+    settings = read("--memory", "auto", "--tier", "auto")
+    assert (settings.memory, settings.tier) == (None, "auto")
+    assert settings == Settings()
+
+
 def test_unknown_names_are_errors_everywhere(config):
     assert "LECTERN_WORKER in the environment is no setting" in complaint(environ={"LECTERN_WORKER": "1"})
     assert "worker in" in complaint("--config", config("worker = 1"))
@@ -107,6 +130,14 @@ def test_a_worker_accepts_the_gateways_names_in_shared_sources(config):
         (["--gateways", "0"], "--gateways on the command line must be a whole number from 1 to 64, not '0'"),
         (["--workers", "-1"], "--workers"),
         (["--threads", "two"], "--threads on the command line must be a whole number"),
+        (
+            ["--tier", "huge"],
+            "--tier on the command line must be one of auto, large, medium, small, not 'huge'",
+        ),
+        (["--memory", "8"], "--memory on the command line must be auto, or a size such as 8GB"),
+        (["--memory", "0GB"], "--memory"),
+        (["--memory", "-1GB"], "--memory"),
+        (["--memory", "8 parsec"], "--memory"),
         (["--device", "tpu"], "--device on the command line must be one of auto, cpu, cuda, not 'tpu'"),
         (["--listen", "8080"], "--listen on the command line must be HOST:PORT"),
         (["--listen", "127.0.0.1:0"], "a port from 1 to 65535"),
@@ -208,6 +239,7 @@ def test_a_program_started_with_rendered_settings_reads_the_same():
     settings = read(
         *("--listen", "[::1]:8123", "--gateways", "2", "--model", "a=/m/x y", "--model", "scripted:-hi, you"),
         *("--api-key", "first-key", "--api-key", "other-key", "--open", "--capacity", "3"),
+        *("--memory", "7.5GiB", "--tier", "small"),
         *("--database", "mariadb://reader:secret@host/library"),
     )
     arguments = settings.arguments_for("serveapi")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from contract import CannotDo, ChatMessage, ChooseRows, PromptTooLong, Sampling
+from contract import CannotDo, ChatMessage, ChooseRows, JsonObject, PromptTooLong, Sampling
 from engine.checkpoints import original
 from tests.engine.parts import assert_empty, read
 from tests.tiny_checkpoints import write_checkpoint
@@ -87,6 +87,40 @@ def test_the_checkpoints_end_token_ends_an_answer(folder):
         answer = read(model.generate(HELLO, Sampling(temperature=0, max_tokens=8)))
     assert answer.ids == first[: first.index(first[2])]
     assert answer.completion.reason == "stop"
+
+
+def test_the_tokenizers_own_end_token_ends_an_answer_too(folder):
+    for where in ("generation_config.json", "config.json"):
+        change(folder / where, eos_token_id=[5])
+    with loaded(folder) as model:
+        end = model._tokenizer.end_id
+        answer = read(model.generate(HELLO, Sampling(temperature=0, max_tokens=8, logit_bias={end: 100.0})))
+    assert end not in (None, 5)
+    assert (answer.ids, answer.completion.reason) == ([], "stop")
+
+
+def test_a_model_that_does_not_fit_is_refused_with_what_would(checkpoint):
+    with pytest.raises(CannotLoad) as refused, loaded(checkpoint, memory_bytes=1_000_000, context_tokens=500):
+        pass
+    line = str(refused.value)
+    assert line.startswith(f"the model in {checkpoint} does not fit: tier ")
+    assert "it may take 1 MB (--memory 1 MB)" in line
+
+
+def test_the_cache_stays_within_the_memory_that_is_allowed(checkpoint):
+    with loaded(checkpoint, capacity=64) as roomy:
+        unlimited = roomy._engine._executor.cache_blocks
+    with loaded(checkpoint, capacity=64, memory_bytes=4_000_000) as tight:
+        executor = tight._engine._executor
+    assert executor.cache_blocks < unlimited
+    assert (executor.cache_blocks + 1) * executor.block_tokens * executor.bytes_per_token < 4_000_000
+
+
+def test_answers_in_json_are_prepared_before_the_model_is_ready(checkpoint, caplog):
+    with caplog.at_level(logging.INFO, logger="engine"), loaded(checkpoint) as model:
+        answer = read(model.generate(HELLO, Sampling(temperature=0, max_tokens=60), JsonObject()))
+    assert not any("not possible" in message for message in caplog.messages)
+    assert answer.text.startswith("{")
 
 
 def test_the_context_is_the_checkpoints_own_or_what_is_wished_below_it(checkpoint):
@@ -230,6 +264,8 @@ def test_the_fingerprint_differs_where_a_byte_does(checkpoint, folder, name, pla
 def test_the_fingerprint_is_of_the_content_not_of_the_place(checkpoint, folder):
     (folder / "README.md").write_text("A model.", encoding="utf-8")
     assert fingerprint(folder) == fingerprint(checkpoint)
+    assert fingerprint(folder, "large") == fingerprint(folder)
+    assert len({fingerprint(folder, tier) for tier in ("large", "medium", "small")}) == 3
     assert len(fingerprint(folder)) == 16
     int(fingerprint(folder), 16)
 

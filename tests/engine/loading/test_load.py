@@ -1,0 +1,116 @@
+"""A load that is planned from config and file heads, and carried out weight by weight."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from engine.checkpoints.checkpoint import open_checkpoint
+from engine.executors.prepacked import PrepackedLinear, can_prepack
+from engine.executors.torch_executor import TorchExecutor
+from engine.loading.load import compute_dtype, plan_load
+from engine.loading.mapped_files import MappedFiles
+from engine.loading.plan import DoesNotFit, Wish
+from engine.loading.weights import WeightMover
+from tests.engine.parts import ARCHITECTURES, tiny_model
+
+WISH = Wish("auto", 512, False, 1024)
+IDS = torch.tensor([[5, 9, 17, 3, 8]])
+
+
+def write(path, architecture="Qwen2", dtype=torch.float32, *, tie=False, shards=1):
+    model = tiny_model(architecture).to(dtype)
+    if tie:
+        model.config.tie_word_embeddings = True
+        model.tie_weights()
+    size = sum(weight.nbytes for weight in model.parameters())
+    model.save_pretrained(path, max_shard_size=size // shards + 4096)
+    return open_checkpoint(path)
+
+
+def planned(checkpoint, wish=WISH, memory_bytes=None):
+    return plan_load(checkpoint, wish, is_cuda=False, memory_bytes=memory_bytes, capacity=2)
+
+
+def bytes_of(model):
+    """Count the memory behind a model, shared weights once."""
+    packed = [module for module in model.modules() if isinstance(module, PrepackedLinear)]
+    plain = sum(weight.nbytes for weight in model.parameters())
+    return plain + sum(module._weight.to_dense().nbytes for module in packed)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_loaded_model_computes_what_transformers_own_loading_gives(tmp_path, architecture, dtype):
+    load = planned(write(tmp_path, architecture, dtype, shards=3))
+    model = load.carry_out()
+    own = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=load.dtype)
+    assert {weight.dtype for weight in model.parameters()} == {load.dtype} == {model.config.dtype}
+    loose = 0.1 if load.dtype == torch.bfloat16 else 1e-4
+    torch.testing.assert_close(model(IDS).logits, own(IDS).logits, rtol=loose, atol=loose)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_plan_knows_what_the_weights_will_take(tmp_path, architecture, tie, dtype):
+    load = planned(write(tmp_path, architecture, dtype, tie=tie))
+    assert bytes_of(load.carry_out()) == load.memory.weight_bytes
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_plan_knows_what_a_token_takes_in_the_cache(tmp_path, architecture):
+    load = planned(write(tmp_path, architecture, torch.bfloat16))
+    executor = TorchExecutor(load.carry_out(), load.memory.cache_bytes, 1024)
+    assert executor.bytes_per_token * load.memory.cache_tokens <= load.memory.cache_bytes
+    assert executor.cache_blocks * executor.block_tokens == load.memory.cache_tokens == 1024
+
+
+def test_modules_that_share_a_weight_go_on_sharing_it(tmp_path):
+    model = planned(write(tmp_path, dtype=torch.float32, tie=True)).carry_out()
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+@pytest.mark.skipif(not can_prepack(), reason="this processor does not multiply bfloat16 itself")
+def test_linear_layers_in_16_bits_are_laid_out_and_the_rest_stays_mapped(tmp_path):
+    model = planned(write(tmp_path, dtype=torch.bfloat16, tie=True)).carry_out()
+    kinds = {type(module) for module in model.modules() if "Linear" in type(module).__name__}
+    assert kinds == {PrepackedLinear}
+    assert type(model.model.embed_tokens) is nn.Embedding
+
+
+def test_weights_that_must_stay_exact_do(tmp_path, monkeypatch):
+    checkpoint = write(tmp_path, dtype=torch.float32)
+    load = planned(checkpoint)
+    monkeypatch.setattr(tiny_model("Qwen2").__class__, "_keep_in_fp32_modules_strict", {"input_layernorm"})
+    model = checkpoint.map_weights()
+
+    WeightMover(model, load.forms, torch.bfloat16, MappedFiles([])).move(load.devices)
+    assert model.model.layers[0].input_layernorm.weight.dtype == torch.float32
+    assert model.model.layers[0].post_attention_layernorm.weight.dtype == torch.bfloat16
+
+
+def test_the_plan_is_one_line_in_the_log(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="engine.loading"):
+        planned(write(tmp_path))
+    (line,) = caplog.messages
+    assert line.startswith("Memory: ")
+    assert "of weights (tier large, 16 bit)" in line
+    assert "1024 tokens" in line
+
+
+def test_what_does_not_fit_is_refused_before_a_weight_is_read(tmp_path, monkeypatch):
+    checkpoint = write(tmp_path)
+    monkeypatch.setattr(type(checkpoint), "map_weights", pytest.fail)
+    with pytest.raises(DoesNotFit, match=r"it may take 0\.1 MB"):
+        planned(checkpoint, memory_bytes=100_000)
+
+
+def test_the_type_on_the_cpu_is_16_bit_only_where_the_processor_multiplies_it():
+    has = torch.cpu._is_avx512_bf16_supported()
+    assert compute_dtype(torch.bfloat16, is_cuda=False) == (torch.bfloat16 if has else torch.float32)
+    assert compute_dtype(torch.float32, is_cuda=False) == torch.float32
+    assert compute_dtype(torch.float32, is_cuda=True) == torch.bfloat16

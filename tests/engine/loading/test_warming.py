@@ -1,0 +1,22 @@
+import logging
+
+from contract import JsonObject
+from engine.loading.warming import begin_warming
+from grammar import Vocabulary, compile_grammar
+from grammar.language import _token_trie
+from tests.engine.parts import DEADLINE_SECONDS, VOCABULARY
+
+
+def test_the_vocabulary_is_arranged_once_and_before_the_first_answer_in_json():
+    vocabulary = Vocabulary(VOCABULARY.tokens, lambda text: list(text.encode()))
+    arranged = _token_trie.cache_info().misses
+    begin_warming(vocabulary).join(DEADLINE_SECONDS)
+    assert _token_trie.cache_info().misses == arranged + 1
+    compile_grammar(JsonObject(), vocabulary)
+    assert _token_trie.cache_info().misses == arranged + 1
+
+
+def test_a_vocabulary_that_cannot_spell_json_is_a_line_in_the_log(caplog):
+    with caplog.at_level(logging.INFO):
+        begin_warming(Vocabulary(VOCABULARY.tokens[1:], lambda text: [])).join(DEADLINE_SECONDS)
+    assert "the vocabulary has no token for the byte 0x00" in caplog.text
