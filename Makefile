@@ -7,8 +7,12 @@ PYTHON := $(VENV)/bin/python
 #: Debian packages that tests use and that pip cannot bring.
 SYSTEM_PACKAGES := mariadb-server
 
+#: Servers that Lectern is measured against, and the Debian packages that they need.
+PEERS := transformers vllm llamacpp
+PEER_PACKAGES := cmake g++ libnuma1 libtcmalloc-minimal4
+
 .DEFAULT_GOAL := help
-.PHONY: help run test lint setup system-packages clean
+.PHONY: help run test lint setup system-packages peers clean
 
 help: ## show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -28,6 +32,11 @@ setup: $(VENV)/ready-to-test ## set up everything that running and testing need
 
 system-packages: ## install the Debian packages that tests use (through sudo unless you are root)
 	@bash scripts/install_system_packages.sh $(SYSTEM_PACKAGES)
+
+peers: ## install the servers that benchmarks/serve.py measures Lectern against, into var/peers (takes half an hour)
+	@bash scripts/install_system_packages.sh $(PEER_PACKAGES)
+	@for peer in $(PEERS); do bash benchmarks/peers/install.sh $$peer || failed="$$failed $$peer"; done; \
+	[ -z "$$failed" ] || { echo "not installed:$$failed" >&2; exit 1; }
 
 clean: ## remove the environment and caches; models and the catalogue stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,8 +7,12 @@ from typing import Any
 
 from benchmarks.chat_client import StreamRecord
 
-#: Figures of which more is better; of all others, less is.
+#: Figures that are better the higher, and those that are better the lower; of others there is no ratio.
 MORE_IS_BETTER = frozenset({"tokens_per_second"})
+LESS_IS_BETTER = frozenset(
+    {"first_token_p50_ms", "first_token_p99_ms", "last_first_token_ms", "between_pieces_p50_ms"}
+    | {"between_pieces_p99_ms", "peak_mib", "start_seconds", "seconds_p50"}
+)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -57,12 +61,11 @@ def summarize(rounds: Sequence[Sequence[StreamRecord]]) -> dict[str, Any]:
 def ratios(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, float]:
     """Return for each figure how many times better ours is; below 1 it is worse."""
     result: dict[str, float] = {}
-    for name in ours.keys() & theirs.keys():
+    for name in sorted((MORE_IS_BETTER | LESS_IS_BETTER) & ours.keys() & theirs.keys()):
         mine, other = ours[name], theirs[name]
-        if isinstance(mine, int | float) and isinstance(other, int | float) and mine > 0 and other > 0:
+        if mine and other:
             result[name] = float(f"{(mine / other if name in MORE_IS_BETTER else other / mine):.3g}")
-    result.pop("tokens_per_piece", None)  # neither better nor worse
-    return dict(sorted(result.items()))
+    return result
 
 
 def _rounded(value: float) -> float | None:

@@ -15,8 +15,8 @@ from typing import Any, Self
 
 import msgspec
 
-from benchmarks.chat_client import CHAT_PATH, ChatRefused, ask
-from benchmarks.peers.commands import ROOT, Body, ServerCommand, openai_body
+from benchmarks.chat_client import ChatRefused, stream_chat
+from benchmarks.peers.commands import ROOT, Body, ServerCommand, chat_body, openai_body
 from benchmarks.process_tree import MemoryWatch, cpu_seconds, family
 
 #: Seconds in which a server must answer for the first time; vLLM compiles for more than a minute.
@@ -131,12 +131,12 @@ class OwnServer:
 
     async def _first_answer(self) -> None:
         deadline = time.monotonic() + START_SECONDS
-        question = [{"role": "user", "content": "?"}]
-        body = {"model": self.model_name, "messages": question, "max_tokens": 1}
+        # Greedy and whole, as what is measured: transformers keeps the sampling of the first request for all.
+        body = self.chat_body(chat_body(self.model_name, "?", tokens=1))
         reason: Exception | None = None
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
-                await ask(self.url, CHAT_PATH, body, FIRST_ANSWER_SECONDS)
+                await stream_chat(self.url, body, FIRST_ANSWER_SECONDS)
                 return
             except (ChatRefused, OSError, asyncio.IncompleteReadError) as error:
                 reason = error

@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.chat_client import ChatRefused, StreamRecord, stream_at_once
 from benchmarks.figures import ratios, summarize
-from benchmarks.peers.commands import PEERS, Body, Job, NotInstalled, lectern
+from benchmarks.peers.commands import PEERS, Job, NotInstalled, chat_body, lectern
 from benchmarks.prompts import PromptMaker
 from benchmarks.report import RESULTS, circumstances, write_report
 from benchmarks.running_server import DidNotStart, OwnServer, RemoteServer, Server, free_port
@@ -122,17 +122,6 @@ async def drive(server: Server, contents: list[str], options: argparse.Namespace
         for content in contents
     ]
     return await stream_at_once(server.url, bodies, options.seconds)
-
-
-def chat_body(model: str, content: str, tokens: int, temperature: float) -> Body:
-    """Return what every server is asked; each adds its own words for an answer that does not end early."""
-    return {
-        "model": model,
-        "messages": [{"role": "user", "content": content}],
-        "stream": True,
-        "max_tokens": tokens,
-        "temperature": temperature,
-    }
 
 
 def line_of(streams: int, rounds: dict[str, list[list[StreamRecord]]]) -> str:

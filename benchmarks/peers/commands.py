@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ PEERS_FOLDER = ROOT / "var" / "peers"
 MODEL_NAME = "measured"
 
 #: Where Debian puts the allocator that vLLM advises for CPUs.
-TCMALLOC = Path("/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4")
+TCMALLOC = Path("/usr/lib", f"{platform.machine()}-linux-gnu", "libtcmalloc_minimal.so.4")
 
 #: Gigabytes that vLLM keeps for keys and values; its own default on a machine of 24 GB is the same.
 VLLM_CACHE_GIGABYTES = 4
@@ -36,6 +37,17 @@ class Job:
     threads: int
     streams: int
     context_tokens: int
+
+
+def chat_body(model: str, content: str, tokens: int, temperature: float = 0.0) -> Body:
+    """Return what every server is asked; each has its own words for an answer that does not end early."""
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": content}],
+        "stream": True,
+        "max_tokens": tokens,
+        "temperature": temperature,
+    }
 
 
 def openai_body(body: Body) -> Body:
@@ -104,6 +116,8 @@ def vllm(job: Job) -> ServerCommand:
         *("--served-model-name", MODEL_NAME),
         *("--host", "127.0.0.1", "--port", str(job.port), "--dtype", "bfloat16", *length),
         *("--generation-config", "vllm"),  # else Qwen's own top_k and penalty are taken
+        # Random weights would fill an answer in JSON with white space.
+        *("--structured-outputs-config", json.dumps({"backend": "xgrammar", "disable_any_whitespace": True})),
     )
     environment = {
         "LD_PRELOAD": ":".join(str(path) for path in (TCMALLOC, openmp) if path.exists()),
