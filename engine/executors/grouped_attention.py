@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,21 +29,12 @@ GATHERED_BYTES = 1 << 20
 MOST_FOLDED_ROWS = 128
 
 
-@dataclass(frozen=True, slots=True)
-class LayerForm:
-    """What the calls of a layer depend on, besides the step."""
+class LayerForm(NamedTuple):
+    """What the calls of a layer depend on, besides the step; most models have one form for all layers."""
 
     device: torch.device
     dtype: torch.dtype
     heads_per_key: int
-    tokens_per_call: int
-    empty_slot: int
-
-    @staticmethod
-    def of(query: torch.Tensor, cache: LayerCache) -> "LayerForm":
-        tokens = torch.get_num_threads() * GATHERED_BYTES // cache.bytes_per_token
-        heads_per_key = query.shape[1] // cache.keys.shape[1]
-        return LayerForm(query.device, query.dtype, heads_per_key, tokens, cache.empty_slot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +73,10 @@ class AttentionCall:
 
 
 class GroupedAttention:
-    """The attention of one step; its tensors are made once for each form of layer that asks.
+    """The attention of one step; its tensors are made once for each form of layer.
 
-    What a row gets does not depend, to the last bit, on the other spans: width and calls follow from
-    the span's own rows and context.
+    What a row gets does not depend, to the last bit, on the other spans: the shape of its computation
+    follows from its own span alone.
     """
 
     def __init__(self, batch: Batch, block_tokens: int) -> None:
@@ -101,64 +93,67 @@ class GroupedAttention:
 
     def attend(self, query: torch.Tensor, cache: LayerCache, scaling: float | None) -> torch.Tensor:
         """[rows, heads, size] → [rows, heads, size], over keys and values that the cache holds."""
+        form = LayerForm(query.device, query.dtype, query.shape[1] // cache.keys.shape[1])
+        if form not in self._calls:
+            self._calls[form] = list(self._make_calls(form, cache))
         output = query.new_empty(*query.shape[:2], cache.values.shape[-1])
-        for call in self._calls_for(LayerForm.of(query, cache)):
+        for call in self._calls[form]:
             output.index_copy_(0, call.rows, call.attend(query, cache, scaling))
         return output
 
-    def _calls_for(self, form: LayerForm) -> list[AttentionCall]:
-        if form not in self._calls:
-            self._calls[form] = [
-                make_call(tiles, width, form, self._block_tokens)
-                for (_, width), group in self._groups.items()
-                for tiles in _portions(group, max(1, form.tokens_per_call // width))
-            ]
-        return self._calls[form]
+    def _make_calls(self, form: LayerForm, cache: LayerCache) -> Iterator[AttentionCall]:
+        tokens_per_call = torch.get_num_threads() * GATHERED_BYTES // cache.bytes_per_token
+        for (_, width), tiles in self._groups.items():
+            most = max(1, tokens_per_call // width)
+            for start in range(0, len(tiles), most):
+                portion = tiles[start : start + most]
+                slots = context_slots(portion, width, self._block_tokens, cache.empty_slot)
+                yield make_call(portion, slots, form)
 
 
 def group_tiles(spans: Sequence[Span]) -> dict[tuple[int, int], list[Span]]:
     """Cut the spans into tiles of at most TILE_ROWS rows; return those of the same (rows, width) together."""
     groups: dict[tuple[int, int], list[Span]] = {}
     for span in spans:
+        behind = span.context_tokens - span.rows
         for start in range(0, span.rows, TILE_ROWS):
-            rows = min(TILE_ROWS, span.rows - start)
-            context = span.context_tokens - span.rows + start + rows
-            tile = Span(span.first_row + start, rows, context, span.blocks)
-            groups.setdefault((rows, width_for(context)), []).append(tile)
+            end = min(start + TILE_ROWS, span.rows)
+            tile = Span(span.first_row + start, end - start, behind + end, span.blocks)
+            groups.setdefault((tile.rows, width_for(tile.context_tokens)), []).append(tile)
     return groups
 
 
 def width_for(context_tokens: int) -> int:
-    """Round up to a width that other contexts share."""
-    octave = 1 << max(context_tokens - 1, 1).bit_length() - 1
+    """Round up to one of the few widths of calls."""
+    octave = 1 << context_tokens.bit_length() - 1
     step = max(LEAST_WIDTH, octave // WIDTHS_PER_OCTAVE)
     return -(-context_tokens // step) * step
 
 
-def make_call(tiles: Sequence[Span], width: int, form: LayerForm, block_tokens: int) -> AttentionCall:
-    """Lay out tiles of the same number of rows; places behind a context read the empty slot."""
-    rows = tiles[0].rows
+def context_slots(tiles: Sequence[Span], width: int, block_tokens: int, empty_slot: int) -> torch.Tensor:
+    """Return the slots of each tile's context, [tiles x width], the empty one behind it."""
     within = np.arange(block_tokens)
-    slots = np.full((len(tiles), width), form.empty_slot)
+    slots = np.full((len(tiles), width), empty_slot)
     for tile, own in zip(tiles, slots, strict=True):
         blocks = np.array(tile.blocks[: -(-tile.context_tokens // block_tokens)])
         own[: tile.context_tokens] = (blocks[:, None] * block_tokens + within).ravel()[: tile.context_tokens]
+    return torch.from_numpy(slots.ravel())
+
+
+def make_call(tiles: Sequence[Span], slots: torch.Tensor, form: LayerForm) -> AttentionCall:
+    """Lay out tiles of the same number of rows and the same width."""
+    rows = torch.arange(tiles[0].rows)
     first_rows = torch.tensor([tile.first_row for tile in tiles])
-    contexts = torch.tensor([tile.context_tokens for tile in tiles])
-    last_seen = contexts[:, None] - rows + torch.arange(rows)
-    hidden = torch.arange(width) > last_seen[:, :, None]
-    is_folded = rows * form.heads_per_key <= MOST_FOLDED_ROWS
+    behind = torch.tensor([tile.context_tokens - tile.rows for tile in tiles])
+    last_seen = behind[:, None] + rows
+    hidden = torch.arange(len(slots) // len(tiles)) > last_seen[:, :, None]
+    is_folded = len(rows) * form.heads_per_key <= MOST_FOLDED_ROWS
     if is_folded:
         hidden = hidden.repeat(1, form.heads_per_key, 1)
     mask = torch.zeros(hidden.shape, dtype=form.dtype).masked_fill_(hidden, -torch.inf)
     return AttentionCall(
-        (first_rows[:, None] + torch.arange(rows)).flatten().to(form.device),
-        torch.from_numpy(slots).flatten().to(form.device),
-        mask[:, None].to(form.device),
-        is_folded,
+        rows=(first_rows[:, None] + rows).flatten().to(form.device),
+        slots=slots.to(form.device),
+        mask=mask[:, None].to(form.device),
+        is_folded=is_folded,
     )
-
-
-def _portions(tiles: Sequence[Span], most: int) -> Iterator[Sequence[Span]]:
-    for start in range(0, len(tiles), most):
-        yield tiles[start : start + most]

@@ -5,7 +5,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from engine.cache import BLOCK_TOKENS
 from engine.executors.paged_attention import PAGE_TOKENS
-from engine.loading.linears import LinearForms, linear_layers, replacement_bytes
+from engine.loading.linears import LinearForms, linear_layers
 from engine.loading.plan import BITS, Footprint
 
 #: Tensors of a step that are alive together, beside those of the widest layer: residual, normalized,
@@ -45,9 +45,9 @@ def weight_bytes(skeleton: PreTrainedModel, forms: LinearForms, dtype: torch.dty
     """Return the memory of all weights; one that several layers share counts once for those that keep it."""
     replaced, own = 0, set()
     for place in linear_layers(skeleton):
-        bits = forms.bits_of(place)
-        if bits is not None:
-            replaced += replacement_bytes(place.linear, bits)
+        needed = forms.bytes_of(place)
+        if needed is not None:
+            replaced += needed
             own.add(id(place.linear))
     kept = {
         id(weight): weight.numel()

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from engine.executors.prepacked import PrepackedLinear, can_prepack
-from engine.executors.quantized import compressed_bytes, compressed_linear
+from engine.executors.prepacked import can_prepack
+from engine.executors.quantized import compressed_bytes
 
 #: The layer that gives the logits keeps at least so many bits: an error there falls on the choice itself.
 OUTPUT_BITS = 8
@@ -35,6 +35,7 @@ class LinearForms:
 
     def __init__(self, bits: int, dtype: torch.dtype, *, is_cuda: bool) -> None:
         self._bits = bits
+        self._is_cuda = is_cuda
         self._prepacks = not is_cuda and dtype == torch.bfloat16 and can_prepack()
 
     def bits_of(self, place: Place) -> int | None:
@@ -42,6 +43,13 @@ class LinearForms:
         if self._bits < 16 and place.linear.out_features >= LEAST_OUTPUTS:
             return max(self._bits, OUTPUT_BITS) if place.is_output else self._bits
         return 16 if self._prepacks else None
+
+    def bytes_of(self, place: Place) -> int | None:
+        """Return what the weight of the layer that takes its place needs; None if it stays."""
+        bits, linear = self.bits_of(place), place.linear
+        if bits is None:
+            return None
+        return compressed_bytes(linear.in_features, linear.out_features, bits, is_cuda=self._is_cuda)
 
 
 def linear_layers(model: PreTrainedModel) -> Iterator[Place]:
@@ -57,13 +65,3 @@ def linear_layers(model: PreTrainedModel) -> Iterator[Place]:
             if type(child) is nn.Linear:
                 name = f"{path}.{attribute}".lstrip(".")
                 yield Place(name, parent, attribute, child, child is output)
-
-
-def replacement(linear: nn.Linear, bits: int) -> nn.Module:
-    """Return the layer that takes its place, with a weight of its own."""
-    return PrepackedLinear(linear) if bits == 16 else compressed_linear(linear, bits)
-
-
-def replacement_bytes(linear: nn.Linear, bits: int) -> int:
-    """Return what the weight of the layer that takes its place needs; the linear may be without memory."""
-    return 2 * linear.weight.numel() if bits == 16 else compressed_bytes(linear, bits)

@@ -7,13 +7,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from engine.executors.quantized import compressed_linear
 from engine.loading.heap import trim_heap
-from engine.loading.linears import LinearForms, linear_layers, replacement
+from engine.loading.linears import LinearForms, linear_layers
 from engine.loading.mapped_files import MappedFiles
 from engine.loading.progress import Progress
 
 #: Bytes of weights after which the heap is trimmed: at most so much is there twice for a while.
-TRIM_BYTES = 16 << 20
+TRIM_BYTES = 4 << 20
 
 #: Tells the device of a module by its path, such as model.layers.3.mlp.
 DeviceOf = Callable[[str], torch.device]
@@ -73,7 +74,7 @@ class WeightMover:
             for name, weight in list(linear.named_parameters()):
                 brought = weight.to(device_of(place.path), self._dtype)
                 setattr(linear, name, nn.Parameter(brought, requires_grad=False))
-            new = replacement(linear, bits)
+            new = compressed_linear(linear, bits)
             setattr(place.parent, place.attribute, new)
             settled.update(id(module) for module in new.modules())
             self._finish(stored)

@@ -6,7 +6,6 @@ from accelerate import dispatch_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.batch import Batch, Span
-from engine.executors.grouped_attention import TILE_ROWS, group_tiles, width_for
 from engine.executors.torch_executor import TorchExecutor, UnsupportedModel
 from tests.engine.parts import VOCABULARY_SIZE, tiny_model
 
@@ -89,23 +88,28 @@ def test_logits_come_for_the_rows_that_are_asked_for():
     assert executor.run(batch).shape == (0, VOCABULARY_SIZE)
 
 
-def test_spans_are_grouped_by_rows_and_width_and_long_ones_are_cut():
-    spans = [Span(0, 1, 5, (1,)), Span(1, 1, 7, (2,)), Span(2, 1, 100, tuple(range(7))), Span(3, 4, 6, (3,))]
-    assert {key: len(tiles) for key, tiles in group_tiles(spans).items()} == {
-        (1, 64): 2,
-        (1, 128): 1,
-        (4, 64): 1,
-    }
-    long = group_tiles([Span(0, TILE_ROWS + 10, 1000, tuple(range(63)))])
-    ((first,), (second,)) = long.values()
-    assert (first.first_row, first.rows, first.context_tokens) == (0, TILE_ROWS, 990)
-    assert (second.first_row, second.rows, second.context_tokens) == (TILE_ROWS, 10, 1000)
+def test_a_sequence_that_went_wrong_poisons_no_other():
+    """Where one wrote what is not a number, also in blocks that another takes over, nobody else reads it."""
+    clean, poisoned = (TorchExecutor(tiny_model("Qwen2"), 1 << 22, 256, block_tokens=8) for _ in range(2))
+    for cache in poisoned._caches.values():
+        written = slice(0, poisoned.cache_blocks * 8)
+        cache.keys[written] = cache.values[written] = torch.nan
+    prompt = list(range(1, 20))
+    for start, end in [(0, 11), (11, 18), (18, 19)]:
+        batch = rows_of(prompt, start, end)
+        logits = poisoned.run(batch)
+        assert torch.equal(logits, clean.run(batch))
+        assert logits.isfinite().all()
 
 
-@pytest.mark.parametrize("context", [1, 63, 64, 65, 512, 1000, 1025, 8191, 8193])
-def test_a_width_holds_the_context_with_little_to_spare(context):
-    width = width_for(context)
-    assert context <= width <= max(64, context * 9 / 8 + 64)
+def test_the_last_block_stays_empty():
+    executor = TorchExecutor(tiny_model("Llama"), 1 << 22, 24, block_tokens=8)
+    executor.run(rows_of(list(range(1, 25)), 0, 24))
+    for cache in executor._caches.values():
+        assert len(cache.keys) == len(cache.values) == 32
+        assert cache.keys[:24].flatten(1).any(1).all()
+        assert not cache.keys[24:].any()
+        assert not cache.values[24:].any()
 
 
 def test_a_model_spread_by_accelerate_is_computed():

@@ -8,15 +8,17 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from engine.checkpoints.checkpoint import open_checkpoint
+from engine.executors.linear_4_bit_cpu import Linear4BitOnCpu
+from engine.executors.linear_8_bit import Linear8Bit
 from engine.executors.prepacked import PrepackedLinear, can_prepack
 from engine.executors.torch_executor import TorchExecutor
+from engine.loading.linears import LEAST_OUTPUTS
 from engine.loading.load import compute_dtype, plan_load
 from engine.loading.mapped_files import MappedFiles
-from engine.loading.plan import DoesNotFit, Wish
+from engine.loading.plan import BITS, DoesNotFit, Wish
 from engine.loading.weights import WeightMover
 from tests.engine.parts import ARCHITECTURES, tiny_model
 
-WISH = Wish("auto", 512, False, 1024)
 IDS = torch.tensor([[5, 9, 17, 3, 8]])
 
 
@@ -30,15 +32,20 @@ def write(path, architecture="Qwen2", dtype=torch.float32, *, tie=False, shards=
     return open_checkpoint(path)
 
 
-def planned(checkpoint, wish=WISH, memory_bytes=None):
+def planned(checkpoint, *, tier="auto", memory_bytes=None):
+    wish = Wish(tier, 512, False, 1024)
     return plan_load(checkpoint, wish, is_cuda=False, memory_bytes=memory_bytes, capacity=2)
 
 
 def bytes_of(model):
     """Count the memory behind a model, shared weights once."""
-    packed = [module for module in model.modules() if isinstance(module, PrepackedLinear)]
-    plain = sum(weight.nbytes for weight in model.parameters())
-    return plain + sum(module._weight.to_dense().nbytes for module in packed)
+    total = sum(weight.nbytes for weight in model.parameters())
+    for module in model.modules():
+        if isinstance(module, PrepackedLinear):
+            total += module._weight.to_dense().nbytes
+        elif isinstance(module, Linear8Bit | Linear4BitOnCpu):
+            total += module.weight_bytes
+    return total
 
 
 @torch.inference_mode()
@@ -56,8 +63,9 @@ def test_a_loaded_model_computes_what_transformers_own_loading_gives(tmp_path, a
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("tie", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_plan_knows_what_the_weights_will_take(tmp_path, architecture, tie, dtype):
-    load = planned(write(tmp_path, architecture, dtype, tie=tie))
+@pytest.mark.parametrize("tier", BITS)
+def test_the_plan_knows_what_the_weights_will_take(tmp_path, architecture, tie, dtype, tier):
+    load = planned(write(tmp_path, architecture, dtype, tie=tie), tier=tier)
     assert bytes_of(load.carry_out()) == load.memory.weight_bytes
 
 
@@ -80,6 +88,24 @@ def test_linear_layers_in_16_bits_are_laid_out_and_the_rest_stays_mapped(tmp_pat
     kinds = {type(module) for module in model.modules() if "Linear" in type(module).__name__}
     assert kinds == {PrepackedLinear}
     assert type(model.model.embed_tokens) is nn.Embedding
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_smaller_tiers_hold_their_bits_and_come_near(tmp_path, dtype):
+    checkpoint = write(tmp_path, dtype=dtype)
+    exact = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)(IDS).logits
+    errors = {}
+    for tier, kinds in {"medium": {Linear8Bit}, "small": {Linear8Bit, Linear4BitOnCpu}}.items():
+        model = planned(checkpoint, tier=tier).carry_out()
+        layers = dict(model.named_modules())
+        wide = [layer for layer in layers.values() if getattr(layer, "out_features", 0) >= LEAST_OUTPUTS]
+        assert {type(layer) for layer in wide} == kinds
+        assert type(layers["lm_head"]) is Linear8Bit
+        logits = model(IDS).logits
+        errors[tier] = ((logits - exact).norm() / exact.norm()).item()
+    assert errors["medium"] < 0.1
+    assert errors["medium"] < errors["small"] < 0.5
 
 
 def test_weights_that_must_stay_exact_do(tmp_path, monkeypatch):
