@@ -5,17 +5,17 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 
 #: Debian packages that tests use and that pip cannot bring.
-SYSTEM_PACKAGES := mariadb-server
+SYSTEM_PACKAGES := mariadb-server g++
 
 #: Servers that Lectern is measured against, and the Debian packages that they need.
 PEERS := transformers vllm llamacpp
 PEER_PACKAGES := cmake g++ libnuma1 libtcmalloc-minimal4
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint setup system-packages peers clean
+.PHONY: help run test lint test-native-sanitized setup system-packages peers clean
 
 help: ## show this list
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name text; do printf '  make %-24s %s\n' "$$name" "$$text"; done
 
 run: $(VENV)/ready-to-run ## set up what is missing and serve; flags go into ARGS="…", see make run ARGS=--help
 	@$(PYTHON) serveapi.py $(ARGS)
@@ -27,6 +27,9 @@ lint: $(VENV)/ready-to-test ## check format, lint and types
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy .
+
+test-native-sanitized: $(VENV)/ready-to-test ## run the native step's C++ under the address and undefined-behaviour sanitizers
+	@$(PYTHON) -m scripts.test_native_sanitized
 
 setup: $(VENV)/ready-to-test ## set up everything that running and testing need
 
@@ -44,8 +47,10 @@ clean: ## remove the environment and caches; models and the catalogue stay
 
 $(VENV)/ready-to-run: requirements.txt
 	@bash scripts/setup_venv.sh $(VENV) $<
+	@$(PYTHON) -m engine.executors.native.build
 	@touch $@
 
 $(VENV)/ready-to-test: requirements-dev.txt requirements.txt
 	@bash scripts/setup_venv.sh $(VENV) $<
+	@$(PYTHON) -m engine.executors.native.build
 	@touch $@ $(VENV)/ready-to-run

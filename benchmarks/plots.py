@@ -19,6 +19,13 @@ PLOTS = Path(__file__).parents[1] / "docs" / "plots"
 #: Inches of one panel: two of them side by side are as wide as a page.
 PANEL_INCHES = (4.6, 3.2)
 
+#: Parts of a step's result, the figure that grows there, and what that is called.
+STEP_PANELS = (
+    ("by_batch", "sequences", "sequences, one row each"),
+    ("by_context", "context_tokens", "tokens before each of 8 sequences"),
+    ("by_rows", "rows", "rows of one prompt"),
+)
+
 #: The same results always give the same file.
 mpl.rcParams["svg.hashsalt"] = "lectern"
 
@@ -68,16 +75,14 @@ def plot_tasks(results: dict[str, Result]) -> Figure:
 
 
 def plot_steps(results: dict[str, Result]) -> Figure:
-    """Show the milliseconds of a step against its sequences and against the tokens before them.
+    """Show the milliseconds of a step against sequences, tokens before them, and rows of a prompt.
 
-    A result holds `by_batch` and `by_context`, lists of objects with `sequences`, `context_tokens` and
-    `milliseconds`.
+    A result is what benchmarks/step.py writes.
     """
-    figure, (batch, context) = _panels(2)
-    for name, result in results.items():
-        batch.plot(*_points(result["by_batch"], "sequences", "milliseconds"), marker="o", label=name)
-        context.plot(*_points(result["by_context"], "context_tokens", "milliseconds"), marker="o", label=name)
-    for panel, title in ((batch, "sequences"), (context, "tokens of context")):
+    figure, panels = _panels(len(STEP_PANELS))
+    for panel, (kind, figure_name, title) in zip(panels, STEP_PANELS, strict=True):
+        for name, result in results.items():
+            panel.plot(*_points(result[kind], figure_name, "milliseconds"), marker="o", label=name)
         panel.set_xscale("log", base=2)
         panel.set_ylim(bottom=0)
         _name(panel, title, "milliseconds per step")

@@ -9,12 +9,21 @@ from transformers import PreTrainedModel
 
 from engine.checkpoints.checkpoint import Checkpoint
 from engine.engine import STEP_TOKENS
+from engine.executors.native.weights import PackedModel
 from engine.loading.budget import cpu_budget, cuda_budget
 from engine.loading.devices import DeviceMap, spread_over_gpus
 from engine.loading.footprint import measure_footprint
 from engine.loading.free_memory import free_cpu_bytes, free_cuda_bytes
 from engine.loading.linears import LinearForms
 from engine.loading.mapped_files import MappedFiles
+from engine.loading.native import (
+    TORCH_TIER,
+    CannotRunNative,
+    ExecutorChoice,
+    as_packed,
+    chooses_native,
+    pack,
+)
 from engine.loading.plan import MemoryPlan, Wish, plan_memory
 from engine.loading.weights import WeightMover
 
@@ -30,6 +39,7 @@ class PlannedLoad:
     dtype: torch.dtype
     forms: LinearForms
     devices: DeviceMap
+    is_native: bool = False
 
     def carry_out(self) -> PreTrainedModel:
         """Bring the weights to where they run; raises whatever says that the files cannot be used."""
@@ -42,24 +52,49 @@ class PlannedLoad:
         logger.info("Loaded the weights in %.1f s", time.monotonic() - begin)
         return model
 
+    def carry_out_packed(self) -> tuple[PreTrainedModel, PackedModel]:
+        """Pack the weights for the native step; the model is left with what else its config says."""
+        begin = time.monotonic()
+        model = self.checkpoint.map_weights()
+        packed = pack(model, self.memory.bits, MappedFiles(self.checkpoint.weight_files()))
+        logger.info("Packed the weights in %.1f s", time.monotonic() - begin)
+        return model, packed
+
 
 def plan_load(
-    checkpoint: Checkpoint, wish: Wish, *, is_cuda: bool, memory_bytes: int | None, capacity: int
+    checkpoint: Checkpoint,
+    wish: Wish,
+    *,
+    is_cuda: bool,
+    memory_bytes: int | None,
+    capacity: int,
+    executor: ExecutorChoice = "torch",
 ) -> PlannedLoad:
-    """Choose tier, cache and devices, and log them in a line. Raises DoesNotFit."""
-    dtype = compute_dtype(checkpoint.dtype, is_cuda=is_cuda)
+    """Choose executor, tier, cache and devices, and log them in a line.
+
+    Raises DoesNotFit, and CannotRunNative if only the native step may compute and cannot.
+    """
     skeleton = checkpoint.skeleton()
+    is_native = chooses_native(executor, skeleton, checkpoint.dtype, wish.tier, is_cuda=is_cuda)
+    dtype = torch.bfloat16 if is_native else compute_dtype(checkpoint.dtype, is_cuda=is_cuda)
     footprint = measure_footprint(
         skeleton, dtype, is_cuda=is_cuda, step_tokens=STEP_TOKENS, capacity=capacity
     )
+    if is_native:
+        footprint = as_packed(footprint, skeleton)
     free = free_cuda_bytes() if is_cuda else []
     budget = cuda_budget(memory_bytes, free) if is_cuda else cpu_budget(memory_bytes, free_cpu_bytes())
     memory = plan_memory(footprint, budget, wish)
+    if is_native and memory.tier == TORCH_TIER:
+        if executor == "native":
+            raise CannotRunNative(f"--executor native: only tier {TORCH_TIER} fits, which is torch's")
+        return plan_load(checkpoint, wish, is_cuda=is_cuda, memory_bytes=memory_bytes, capacity=capacity)
     level = logging.WARNING if wish.tier == "auto" and memory.tier != "large" else logging.INFO
     logger.log(level, "Memory: %s; allowed is %s", memory, budget)
     forms = LinearForms(memory.bits, dtype, is_cuda=is_cuda)
     if not is_cuda:
-        return PlannedLoad(checkpoint, memory, dtype, forms, DeviceMap({"": torch.device("cpu")}))
+        cpu = DeviceMap({"": torch.device("cpu")})
+        return PlannedLoad(checkpoint, memory, dtype, forms, cpu, is_native=is_native)
     room = [one * (budget.size_bytes - memory.cache_bytes) // sum(free) for one in free]
     return PlannedLoad(checkpoint, memory, dtype, forms, spread_over_gpus(skeleton, forms, dtype, room))
 

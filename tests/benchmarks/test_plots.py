@@ -24,8 +24,8 @@ TASKS = {
 }
 
 POINTS = [
-    {"sequences": 1, "context_tokens": 128, "milliseconds": 50},
-    {"sequences": 8, "context_tokens": 1024, "milliseconds": 60},
+    {"sequences": 1, "rows": 1, "context_tokens": 128, "milliseconds": 50},
+    {"sequences": 8, "rows": 64, "context_tokens": 1024, "milliseconds": 60},
 ]
 
 
@@ -34,7 +34,12 @@ POINTS = [
     [
         ("serve_vllm", SERVE, "serve.svg", ["vLLM (CPU)", "streams at once"]),
         ("tasks", TASKS, "book_task.svg", ["lectern form, warm", "forced tokens and guesses"]),
-        ("step", {"by_batch": POINTS, "by_context": POINTS}, "step.svg", ["tokens of context"]),
+        (
+            "step",
+            {"by_batch": POINTS, "by_context": POINTS, "by_rows": POINTS},
+            "step.svg",
+            ["sequences, one row each", "rows of one prompt"],
+        ),
     ],
 )
 def test_each_kind_of_result_has_its_plot(tmp_path, result, content, plot, words):

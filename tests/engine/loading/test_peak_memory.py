@@ -7,6 +7,8 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from tests.engine.native import packed, small_model
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the highest use of memory")
 
 #: Loads the folder as a worker does; prints the plan's bytes for the weights, and by how much the
@@ -23,17 +25,19 @@ def kilobytes(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
-def load(path, tier):
-    checkpoint = open_checkpoint(Path(path))
-    planned = plan_load(checkpoint, Wish(tier, 512, False, 512), is_cuda=False, memory_bytes=None, capacity=1)
+def load(path, tier, executor):
+    checkpoint, wish = open_checkpoint(Path(path)), Wish(tier, 512, False, 512)
+    planned = plan_load(
+        checkpoint, wish, is_cuda=False, memory_bytes=None, capacity=1, executor=executor
+    )
     before = kilobytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
-    model = planned.carry_out()
+    model = planned.carry_out_packed() if planned.is_native else planned.carry_out()
     print(planned.memory.weight_bytes, (kilobytes("VmHWM") - before) * 1024)
 
 torch.set_num_threads(1)
-load(sys.argv[1], sys.argv[3])  # what is imported on the way is there before it counts
-load(sys.argv[2], sys.argv[3])
+load(sys.argv[1], *sys.argv[3:])  # what is imported on the way is there before it counts
+load(sys.argv[2], *sys.argv[3:])
 """
 
 #: What a load may take beside the weights and one layer: transformers' own bookkeeping, allocators' slack.
@@ -62,18 +66,23 @@ def write(path, dtype, *, hidden_size, layers):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tier"),
+    ("dtype", "tier", "executor"),
     [
-        (torch.bfloat16, "large"),
-        (torch.float16, "large"),
-        (torch.bfloat16, "medium"),
-        (torch.float16, "small"),
+        (torch.bfloat16, "large", "torch"),
+        (torch.float16, "large", "torch"),
+        (torch.bfloat16, "medium", "torch"),
+        (torch.float16, "small", "torch"),
+        (torch.bfloat16, "large", "native"),
+        (torch.float16, "large", "native"),
+        (torch.bfloat16, "medium", "native"),
     ],
 )
-def test_a_load_takes_the_weights_and_one_layer_and_never_the_model_twice(tmp_path, dtype, tier):
-    warm_up = write(tmp_path / "small", dtype, hidden_size=64, layers=1)
+def test_a_load_takes_the_weights_and_one_layer_and_never_the_model_twice(tmp_path, dtype, tier, executor):
+    if executor == "native":
+        packed(small_model())  # skips where there is no native step
+    warm_up = write(tmp_path / "small", dtype, hidden_size=128, layers=1)
     folder = write(tmp_path / "large", dtype, hidden_size=1024, layers=8)
-    command = [sys.executable, "-c", LOAD, str(warm_up), str(folder), tier]
+    command = [sys.executable, "-c", LOAD, str(warm_up), str(folder), tier, executor]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     weights, peak = map(int, done.stdout.splitlines()[-1].split())

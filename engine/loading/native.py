@@ -1,0 +1,92 @@
+"""Whether a checkpoint runs on the native step here, and bringing its weights there."""
+
+import logging
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from transformers import PreTrainedModel
+
+from engine.executors.native.architecture import reason_against
+from engine.executors.native.build import CannotBuild
+from engine.executors.native.footprint import packed_bytes
+from engine.executors.native.library import load_library
+from engine.executors.native.processor import best_instructions
+from engine.executors.native.weights import PackedModel, pack_model
+from engine.loading.heap import trim_heap
+from engine.loading.mapped_files import MappedFiles
+from engine.loading.plan import BITS, Footprint, Tier
+from engine.loading.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+#: Who computes: the native step where it can and torch elsewhere, or one of them by name.
+ExecutorChoice = Literal["auto", "native", "torch"]
+
+#: The tier that the native step does not know.
+TORCH_TIER = "small"
+
+
+class CannotRunNative(Exception):
+    """The native step was asked for and cannot run this model here; the message says why."""
+
+
+def chooses_native(
+    choice: ExecutorChoice,
+    skeleton: PreTrainedModel,
+    dtype: torch.dtype,
+    tier: Tier | Literal["auto"],
+    *,
+    is_cuda: bool,
+) -> bool:
+    """Decide, and log why not where it was left open. `dtype` is what the checkpoint is meant for.
+
+    Raises CannotRunNative if it was asked for and cannot be.
+    """
+    if choice == "torch":
+        return False
+    reason = _reason_against(skeleton, is_cuda=is_cuda)
+    if tier == TORCH_TIER:
+        reason = f"tier {tier} is computed by torch"
+    if reason is None and choice == "auto" and dtype == torch.float32:
+        reason = "its weights are meant for 32 bits"  # rounding them is not ours to decide
+    if reason is not None and choice == "native":
+        raise CannotRunNative(f"--executor native: {reason}")
+    if reason is not None and not is_cuda:
+        logger.info("Computing with torch, not the native step: %s", reason)
+    return reason is None
+
+
+def as_packed(footprint: Footprint, skeleton: PreTrainedModel) -> Footprint:
+    """Return the footprint with what packed weights take, in the tiers that the step knows."""
+    packed = {tier: packed_bytes(skeleton, bits) for tier, bits in BITS.items() if tier != TORCH_TIER}
+    return replace(footprint, weight_bytes={**footprint.weight_bytes, **packed})
+
+
+def pack(model: PreTrainedModel, bits: int, mapped: MappedFiles) -> PackedModel:
+    """Pack a mapped model's weights layer by layer; what is packed leaves no page of its file behind."""
+    progress = Progress(sum(weight.nbytes for weight in model.parameters()))
+
+    def finish(stored: torch.Tensor) -> None:
+        mapped.give_back(stored)
+        progress.add(stored.nbytes)
+        trim_heap()
+
+    packed = pack_model(model, bits, finish)
+    model.eval()  # type: ignore[no-untyped-call]
+    return packed
+
+
+def _reason_against(skeleton: PreTrainedModel, *, is_cuda: bool) -> str | None:
+    if is_cuda:
+        return "the model runs on a GPU"
+    if (reason := reason_against(skeleton)) is not None:
+        return reason
+    instructions = best_instructions()
+    if instructions is None:
+        return "this processor has neither AVX-512 with bfloat16 and VNNI nor AVX2"
+    try:
+        load_library(instructions)
+    except (CannotBuild, OSError) as error:
+        return str(error)
+    return None
