@@ -52,7 +52,7 @@ def find_keys(settings: Settings) -> BusKeys | None:
 
 def make_way(settings: Settings) -> None:
     """See that every address and socket is free. Raises CannotListen or BusError."""
-    require_free(settings.listen)
+    require_free(settings.addresses)
     if settings.bus is None:
         require_private(socket_folder())
     for endpoint in settings.bus_endpoints:
@@ -73,13 +73,13 @@ def serve_gateway(settings: Settings, keys: BusKeys | None) -> int:
         streams=settings.streams,
         api_keys=settings.api_key,
     )
-    serve([str(address) for address in settings.listen], settings.bus_endpoints, keys, limits)
+    serve([str(address) for address in settings.addresses], settings.bus_endpoints, keys, limits)
     return 0
 
 
 def supervise(settings: Settings) -> int:
     """Run the gateway and the workers as processes of their own, and keep them alive."""
-    gateway = command("gateway", "serveapi", replace(settings, workers=0))
+    gateway = command("gateway", "serveapi", replace(settings, workers=0, upstream_api_key=()))
     try:
         return Supervisor(gateway, list(worker_commands(settings)), say).run()
     finally:
@@ -89,13 +89,22 @@ def supervise(settings: Settings) -> int:
 
 def worker_commands(settings: Settings) -> Iterator[Command]:
     """Yield a command for each worker, named after its model where there are several."""
-    for model in settings.model:
-        for number in range(1, settings.workers + 1):
+    for own in settings_of_models(settings):
+        workers = 1 if own.upstream else settings.workers  # the other server does the work
+        for number in range(1, workers + 1):
             words = ["worker"]
-            words += [model.name] if len(settings.model) > 1 else []
-            words += [str(number)] if settings.workers > 1 else []
-            own = replace(settings, model=(model,), dial=settings.dial_endpoints)
-            yield command(" ".join(words), "LLMapis", own)
+            words += own.labels if len(settings.labels) > 1 else []
+            words += [str(number)] if workers > 1 else []
+            yield command(" ".join(words), "LLMapis", replace(own, dial=settings.dial_endpoints))
+
+
+def settings_of_models(settings: Settings) -> Iterator[Settings]:
+    """Yield the settings for each model alone, and no other upstream's key among them."""
+    for model in settings.model:
+        yield replace(settings, model=(model,), upstream=(), upstream_api_key=())
+    for upstream in settings.upstream:
+        keys = settings.keys_of(upstream)
+        yield replace(settings, model=(), upstream=(upstream,), upstream_api_key=keys)
 
 
 def command(name: str, program: Program, settings: Settings) -> Command:

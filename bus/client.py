@@ -22,6 +22,7 @@ from contract import (
     Event,
     Failed,
     Finished,
+    Interrupt,
     InvalidRequest,
     Overloaded,
     ServingError,
@@ -39,7 +40,7 @@ PATIENCE_SECONDS = 600.0
 #: Seconds of silence after which a reader is given None, so that it can look after its own client.
 TICK_SECONDS = 1.0
 
-#: Requests (a task, or its reader's leaving) that may wait for the thread.
+#: Requests (a task, its reader's leaving, an interrupt) that may wait for the thread.
 _MAILBOX_REQUESTS = 65_536
 
 #: Seconds that a reader waits to leave a request, and that `stop` waits for the thread.
@@ -65,7 +66,7 @@ class BusClient:
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._patience_seconds = patience_seconds
-        self._requests: Mailbox[Assignment] = Mailbox(_MAILBOX_REQUESTS)
+        self._requests: Mailbox[Assignment | Interrupt] = Mailbox(_MAILBOX_REQUESTS)
         try:
             self._router = Router(endpoint, keys, self._requests.fileno(), cooperative)
         except BusError:
@@ -122,6 +123,16 @@ class BusClient:
             if not has_ended:
                 self._leave(assignment)
 
+    def interrupt(self, caller: str, task_id: str | None = None) -> None:
+        """End that caller's tasks, or the one named, with what they have said so far.
+
+        Also those that came through other gateways. Raises Overloaded or Draining if it cannot be told.
+        """
+        try:
+            self._requests.put(Interrupt(caller, task_id), _HAND_OVER_SECONDS)
+        except BusError as error:
+            raise _as_serving_error(error) from error
+
     def _next_event(self, assignment: Assignment, give_up_at: float) -> Event | None:
         try:
             return assignment.inbox.get(timeout=min(TICK_SECONDS, self._patience_seconds))
@@ -158,11 +169,13 @@ class BusClient:
         now = time.monotonic()
         for worker, envelope in heard:
             self._dispatcher.hear(worker, envelope, now)
-        for assignment in self._requests.drain():
-            if assignment.is_abandoned:
-                self._dispatcher.abandon(assignment, now)
+        for request in self._requests.drain():
+            if isinstance(request, Interrupt):
+                self._dispatcher.interrupt(request, now)
+            elif request.is_abandoned:
+                self._dispatcher.abandon(request, now)
             else:
-                self._dispatcher.accept(assignment, now)
+                self._dispatcher.accept(request, now)
         # The dead are counted only when nothing waits unread: a sign of life may lie in it.
         if now >= self._next_beat and self._router.is_drained:
             self._next_beat = now + wire.HEARTBEAT_SECONDS
@@ -171,8 +184,9 @@ class BusClient:
 
     def _close(self) -> None:
         self._is_stopping = True
-        for assignment in self._requests.close():
-            assignment.inbox.put(failure(assignment.task.task_id, _closed()))
+        for request in self._requests.close():
+            if isinstance(request, Assignment):
+                request.inbox.put(failure(request.task.task_id, _closed()))
         self._dispatcher.close(time.monotonic())
         self._router.close()
 

@@ -13,8 +13,11 @@ from contract import (
     Cancel,
     Draining,
     Event,
+    Failed,
+    Finished,
     Goodbye,
     Hello,
+    Interrupt,
     InvalidRequest,
     Refused,
     Reply,
@@ -53,6 +56,11 @@ class Dispatcher:
         """Nobody reads the task's events any more: stop it wherever it is."""
         if self._forget(assignment, now) and assignment.worker is not None:
             self._tell(assignment.worker, Cancel(assignment.task.task_id), now)
+
+    def interrupt(self, interrupt: Interrupt, now: float) -> None:
+        """Tell every worker: any of them may hold tasks of that caller, also through other gateways."""
+        for worker in self._roster.workers:
+            self._tell(worker, interrupt, now)
 
     def hear(self, worker: bytes, envelope: ToGateway, now: float) -> None:
         match envelope:
@@ -113,12 +121,13 @@ class Dispatcher:
         return assignment if assignment is not None and assignment.worker == worker else None
 
     def _deliver(self, assignment: Assignment, event: Event, now: float) -> None:
-        if not isinstance(event, Token):
+        if isinstance(event, Finished | Failed):
             self._forget(assignment, now)
+            self.statuses = self._roster.statuses()  # whoever has read the ending sees the place free
             assignment.inbox.put(event)
             return
         try:
-            if not assignment.is_news(event):
+            if isinstance(event, Token) and not assignment.is_news(event):
                 return
         except OutOfStep as error:
             self._fail(assignment, WorkerLost(f"tokens were lost: {error}"), now)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 
 from bus.wire import SILENCE_SECONDS
-from contract import Hello, ModelCard, NoWorker, Overloaded, Task, UnknownModel, UnknownTask
+from contract import Hello, ModelCard, NoWorker, Overloaded, Speed, Task, UnknownModel, UnknownTask
 
 #: Seconds for which a dead worker's model and tasks are remembered, so that "gone for now" differs
 #: from "never heard of": a worker restarts and loads a model within that time.
@@ -32,6 +32,7 @@ class WorkerStatus(Struct, frozen=True):
     capacity: int
     active: int
     is_leaving: bool
+    speed: Speed = Speed()
 
 
 class Greeting(Struct, frozen=True):
@@ -95,6 +96,7 @@ class Roster:
                 capacity=seat.hello.capacity,
                 active=seat.active,
                 is_leaving=seat.is_leaving,
+                speed=seat.hello.speed,
             )
             for seat in self._seats.values()
         )

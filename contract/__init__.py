@@ -6,8 +6,10 @@ from contract.envelope import (
     Envelope,
     Goodbye,
     Hello,
+    Interrupt,
     Refused,
     Reply,
+    Speed,
     Submit,
     ToGateway,
     ToWorker,
@@ -33,6 +35,7 @@ from contract.errors import (
     UnknownModel,
     UnknownRoute,
     UnknownTask,
+    UpstreamDown,
     WorkerLost,
 )
 from contract.event import (
@@ -46,9 +49,21 @@ from contract.event import (
     Timings,
     Token,
     TokenLogprob,
+    TokensAnswer,
+    Trimmed,
     Usage,
 )
-from contract.form import AnswerForm, Choices, ChooseRows, Ebnf, JsonObject, JsonSchema, Regex
+from contract.form import (
+    AnswerForm,
+    Choices,
+    ChooseRows,
+    Ebnf,
+    JsonObject,
+    JsonSchema,
+    PredictOption,
+    Regex,
+)
+from contract.marks import YUAN_MARKS
 from contract.model import Capabilities, Completion, Model, ModelCard
 from contract.task import (
     GREEDY,
@@ -61,6 +76,7 @@ from contract.task import (
     Role,
     Sampling,
     Task,
+    Tokenize,
     Wish,
     new_task_id,
 )
@@ -71,6 +87,7 @@ __all__ = [
     "MAX_SEED",
     "MAX_TOKENS_LIMIT",
     "MAX_TOP_LOGPROBS",
+    "YUAN_MARKS",
     "AnswerForm",
     "Beat",
     "BodyTooLarge",
@@ -93,6 +110,7 @@ __all__ = [
     "FoundRow",
     "Goodbye",
     "Hello",
+    "Interrupt",
     "InvalidRequest",
     "JsonObject",
     "JsonSchema",
@@ -103,6 +121,7 @@ __all__ = [
     "OutputError",
     "OutputInvalid",
     "Overloaded",
+    "PredictOption",
     "PromptTooLong",
     "Refused",
     "Regex",
@@ -114,6 +133,7 @@ __all__ = [
     "Sampling",
     "Scalar",
     "ServingError",
+    "Speed",
     "StopReason",
     "Submit",
     "Task",
@@ -122,11 +142,15 @@ __all__ = [
     "ToWorker",
     "Token",
     "TokenLogprob",
+    "Tokenize",
+    "TokensAnswer",
     "TookTooLong",
+    "Trimmed",
     "Unauthorized",
     "UnknownModel",
     "UnknownRoute",
     "UnknownTask",
+    "UpstreamDown",
     "Usage",
     "Wish",
     "WorkerLost",

@@ -19,10 +19,33 @@ class Cancel(Struct, frozen=True, tag="cancel"):
     task_id: str
 
 
+class Interrupt(Struct, frozen=True, tag="interrupt"):
+    """Gateway to worker: end that caller's tasks, or the one named, with what they have said so far.
+
+    It holds for the tasks of all gateways.
+    """
+
+    caller: str
+    task_id: str | None = None
+
+
 class Beat(Struct, frozen=True, tag="beat"):
     """Gateway to worker: I am here. The worker's next Hello says the number again."""
 
     number: int
+
+
+class Speed(Struct, frozen=True):
+    """What a worker has generated since it started, for all gateways.
+
+    `first_tokens` came `first_token_seconds` after their tasks, all of these added up. `later_tokens`
+    came after them, within `later_seconds`: the time in which at least one answer was under way.
+    """
+
+    first_tokens: int = 0
+    first_token_seconds: float = 0.0
+    later_tokens: int = 0
+    later_seconds: float = 0.0
 
 
 class Hello(Struct, frozen=True, tag="hello"):
@@ -41,6 +64,7 @@ class Hello(Struct, frozen=True, tag="hello"):
     active: int
     held: tuple[str, ...] = ()
     heard: int = 0
+    speed: Speed = Speed()
 
 
 class Goodbye(Struct, frozen=True, tag="goodbye"):
@@ -62,6 +86,6 @@ class Refused(Struct, frozen=True, tag="refused"):
     task_id: str
 
 
-ToWorker = Submit | Cancel | Beat
+ToWorker = Submit | Cancel | Interrupt | Beat
 ToGateway = Hello | Goodbye | Reply | Refused
 Envelope = ToWorker | ToGateway

@@ -17,6 +17,7 @@ ServingError
     - WorkerLost            503  the worker died or went silent while it held the task
     - DatabaseDown          503  the task's database does not answer
     - RowsChanged           503  the rows changed while the answer was made
+    - UpstreamDown          503  the server behind an upstream model does not answer or broke off
     - Draining              503  the server is shutting down
     - TookTooLong           504  the task ran into its time limit
   + OutputError             the model did not do what was asked
@@ -146,6 +147,12 @@ class RowsChanged(CapacityError):
     """The rows changed in the database while the answer was made."""
 
     code = "rows_changed"
+
+
+class UpstreamDown(CapacityError):
+    """The server behind an upstream model does not answer, or broke off in the middle."""
+
+    code = "upstream_down"
 
 
 class Draining(CapacityError):

@@ -1,4 +1,4 @@
-"""What comes back while a task runs: any number of tokens, then exactly one ending."""
+"""What comes back while a task runs: what was left out, any number of tokens, then exactly one ending."""
 
 from typing import Literal, Self
 
@@ -15,9 +15,10 @@ StopReason = Literal["stop", "length"]
 class TokenLogprob(Struct, frozen=True):
     """A token's bytes (none for a special token) and the natural logarithm of its probability, as the
     model gives it: before temperature, penalties and constraints. `top` are the most probable ones there.
+    `id` is None where the model does not tell it.
     """
 
-    id: int
+    id: int | None
     token: bytes
     logprob: float
     top: tuple["TokenLogprob", ...] = ()
@@ -27,7 +28,8 @@ class Token(Struct, frozen=True, tag="token", omit_defaults=True):
     """Newly generated token ids and the text that became printable with them.
 
     `choice` is the answer that it belongs to, where several were asked for, and `index` the place of
-    the first id in that answer; both are counted from 0. `text` holds whole characters only and is
+    the first id in that answer; both are counted from 0. Where a model does not tell ids, `ids` are
+    empty and `index` stays 0. `text` holds whole characters only and is
     empty while a character is still split over tokens. `logprobs` holds one entry per id if they were
     asked for. A token without ids and text says "still at work": it gives whoever iterates a moment to
     stop, and is not passed on.
@@ -43,6 +45,12 @@ class Token(Struct, frozen=True, tag="token", omit_defaults=True):
     def is_empty(self) -> bool:
         """Whether it says nothing but "still at work"."""
         return not self.ids and not self.text
+
+
+class Trimmed(Struct, frozen=True, tag="trimmed"):
+    """The conversation did not fit: so many of its oldest messages were left out. Comes before any token."""
+
+    messages: int
 
 
 class Usage(Struct, frozen=True):
@@ -73,20 +81,26 @@ class FoundRow(Struct, frozen=True):
     fields: dict[str, Scalar]
 
 
-class RowsAnswer(Struct, frozen=True):
+class RowsAnswer(Struct, frozen=True, tag="rows"):
     """What a template task found: rows of the snapshot, and how many rows were considered."""
 
     rows: tuple[FoundRow, ...]
     considered_rows: int
 
 
+class TokensAnswer(Struct, frozen=True, tag="tokens"):
+    """A text's tokens, in order."""
+
+    tokens: tuple[str, ...]
+
+
 class Finished(Struct, frozen=True, tag="finished"):
-    """The task is done: how each choice ended; `answer` is there for template tasks only."""
+    """The task is done: how each choice ended; `answer` is there for tasks other than chats."""
 
     reasons: tuple[StopReason, ...] = ("stop",)
     usage: Usage = Usage()
     timings: Timings = Timings()
-    answer: RowsAnswer | None = None
+    answer: RowsAnswer | TokensAnswer | None = None
 
     @property
     def reason(self) -> StopReason:
@@ -110,4 +124,4 @@ class Failed(Struct, frozen=True, tag="failed"):
         return cls(known.code, str(known), known.status, known.retryable, known.retry_after_seconds)
 
 
-Event = Token | Finished | Failed
+Event = Token | Trimmed | Finished | Failed

@@ -43,5 +43,15 @@ class Choices(Struct, frozen=True, tag="choices", forbid_unknown_fields=True):
     texts: tuple[str, ...]
 
 
+class PredictOption(Struct, frozen=True, tag="option"):
+    """Answer with the option (a letter, say) to which the model gives the highest probability where its
+    answer's letter stands; docs/answer_forms.md tells where that is.
+
+    The model is free to write a few words before it; the answer is the option alone.
+    """
+
+    options: tuple[str, ...]
+
+
 #: What an answer may be asked to look like, down to its last character.
-AnswerForm = ChooseRows | JsonSchema | JsonObject | Regex | Ebnf | Choices
+AnswerForm = ChooseRows | JsonSchema | JsonObject | Regex | Ebnf | Choices | PredictOption

@@ -11,9 +11,15 @@ from contract.task import ChatMessage, Sampling
 
 
 class Capabilities(Struct, frozen=True):
-    """What a model can be asked for; a gateway never sends it anything else."""
+    """What a model can be asked for; asked for anything else it raises CannotDo, naming the parameter.
+
+    `constraints`: it answers in a form. `goes_on`: it goes on from the assistant's own last message.
+    `cannot_sample` names the fields of Sampling that must keep their defaults.
+    """
 
     constraints: bool = True
+    goes_on: bool = True
+    cannot_sample: tuple[str, ...] = ()
 
 
 class ModelCard(Struct, frozen=True):
@@ -52,10 +58,27 @@ class Model(Protocol):
     ) -> Generator[Token, None, Completion]:
         """Yield the assistant's next turn as it is made and return how it ended.
 
+        If the last message is the assistant's, its text is the beginning of that turn: the answer goes
+        on from there, exactly, and does not say it again; `constraint` is about what is new.
         Where `sampling.choices` asks for several, their tokens come mixed, each naming its choice.
         Safe to call from many threads at once. Closing the generator stops the work within one
         step; while nothing comes, an empty token is yielded several times a second, so that a
         caller who wants to stop is never kept waiting. Raises PromptTooLong, CannotDo or a
         CapacityError, before the first token if at all possible.
+        """
+        ...
+
+    def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
+        """Return how many tokens `generate` would make of the conversation, the template's included.
+
+        A model that cannot know says rather too many than too few. Raises CannotDo if it cannot take
+        this conversation.
+        """
+        ...
+
+    def split_tokens(self, text: str) -> tuple[str, ...]:
+        """Return the tokens that the model reads the text as, U+FFFD for what is no whole character.
+
+        Raises CannotDo if it is not known.
         """
         ...

@@ -66,10 +66,18 @@ GREEDY = Sampling(temperature=0.0)
 
 
 class Chat(Struct, frozen=True, tag="chat"):
-    """Input of a chat: the conversation so far; the answer is the assistant's next turn, in that form."""
+    """Input of a chat: the conversation so far; the answer is the assistant's next turn, in that form.
+
+    If the last message is the assistant's own, the answer goes on from its text, which is not said
+    again. With `drops_history` the oldest turns may be left out, a question together with its answer,
+    until the prompt fits. `total_tokens` bounds prompt plus answer; more than the model's context means
+    the context.
+    """
 
     messages: tuple[ChatMessage, ...]
     form: AnswerForm | None = None
+    drops_history: bool = False
+    total_tokens: Annotated[int, Meta(ge=1)] | None = None
 
 
 class Wish(Struct, frozen=True, tag="wish"):
@@ -78,14 +86,22 @@ class Wish(Struct, frozen=True, tag="wish"):
     wish: str
 
 
+class Tokenize(Struct, frozen=True, tag="tokenize"):
+    """Input of the task that splits a text into the model's tokens."""
+
+    text: str
+
+
 class Task(Struct, frozen=True):
     """One piece of work: which task, on which model, with which input.
 
-    `model` None means whichever model is there.
+    `model` None means whichever model is there. `caller` tells callers apart who may interrupt their own
+    tasks: equal for the same caller, and never a key or an address itself.
     """
 
     name: str
-    input: Chat | Wish
+    input: Chat | Wish | Tokenize
     sampling: Sampling = Sampling()
     model: str | None = None
     task_id: str = field(default_factory=new_task_id)
+    caller: str | None = None

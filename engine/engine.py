@@ -66,7 +66,7 @@ class Engine:
         context_tokens: int,
         step_tokens: int = STEP_TOKENS,
     ) -> None:
-        self._executor = executor
+        self.executor = executor
         self._vocabulary = vocabulary
         self._end_ids = end_ids
         self.context_tokens = min(context_tokens, executor.cache_blocks * executor.block_tokens)
@@ -90,16 +90,22 @@ class Engine:
         self._masks.close()
 
     def generate(
-        self, prompt: list[int], sampling: Sampling, form: AnswerForm | None = None
+        self,
+        prompt: list[int],
+        sampling: Sampling,
+        form: AnswerForm | None = None,
+        *,
+        goes_on: bool = False,
     ) -> Generator[Token, None, Completion]:
         """Yield the answer's tokens, empty ones while nothing comes; return how it ended.
 
+        `goes_on` says that the prompt ends amid a text, so that a space at the answer's start counts.
         Closing the generator takes the sequence out of the batch before the next step. Raises
         PromptTooLong if prompt and one token do not fit the context, Overloaded if too many wait,
         CannotDo if the form is wrong or not supported, and whatever befell the batch.
         """
         answer = Answer(sampling.choices)
-        sequences = self._sequences(answer, prompt, sampling, form)
+        sequences = self._sequences(answer, prompt, sampling, form, goes_on)
         try:
             if len(self._scheduler.waiting) >= self._arrivals.maxsize:
                 raise Full
@@ -116,7 +122,7 @@ class Engine:
         works = self._scheduler.plan(self._pace.rows)
         due = [work for work in works if work.reaches_the_end]
         self._masks.begin(work.sequence for work in due)
-        logits = self._run(build_batch(works, self._executor.block_tokens))
+        logits = self._run(build_batch(works, self.executor.block_tokens))
         for work in works:
             self._scheduler.complete(work)
         self._choose(due, logits)
@@ -124,12 +130,17 @@ class Engine:
     def _run(self, batch: Batch) -> torch.Tensor:
         """Compute the rows; behind the vocabulary the logits have padding, which stands for no token."""
         started = time.perf_counter()
-        logits = self._executor.run(batch)
+        logits = self.executor.run(batch)
         self._pace.note(len(batch.tokens), time.perf_counter() - started)
         return logits[:, : len(self._vocabulary)]
 
     def _sequences(
-        self, answer: Answer, prompt: list[int], sampling: Sampling, form: AnswerForm | None
+        self,
+        answer: Answer,
+        prompt: list[int],
+        sampling: Sampling,
+        form: AnswerForm | None,
+        goes_on: bool,
     ) -> list[Sequence]:
         """Return one sequence per choice. Raises what is wrong with the request."""
         if not prompt:
@@ -142,6 +153,7 @@ class Engine:
         check_sampling(sampling, len(self._vocabulary))
         grammar = None if form is None else self._grammar(form)
         room = self.context_tokens if sampling.max_tokens is None else len(prompt) + sampling.max_tokens
+        is_exact = goes_on or form is not None
         seed = secrets.randbelow(MAX_SEED) if sampling.seed is None else sampling.seed
         return [
             Sequence(
@@ -154,7 +166,7 @@ class Engine:
                 limit_tokens=min(self.context_tokens, room),
                 end_ids=self._end_ids,
                 vocabulary=self._vocabulary,
-                detokenizer=Detokenizer(self._vocabulary, sampling.stop, is_exact=form is not None),
+                detokenizer=Detokenizer(self._vocabulary, sampling.stop, is_exact=is_exact),
                 constraint=None if grammar is None else grammar.start(),
             )
             for choice in range(sampling.choices)

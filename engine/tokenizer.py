@@ -53,7 +53,8 @@ class ChatTokenizer:
     def encode(self, messages: Sequence[ChatMessage]) -> list[int]:
         """Return the prompt's ids, up to where the assistant's next turn begins.
 
-        Raises CannotDo if the chat template refuses the conversation, as some do with a system message.
+        A last message of the assistant's is that turn's beginning: the ids end with its text. Raises
+        CannotDo if the chat template refuses the conversation, as some do with a system message.
         """
         contents = [message.content for message in messages]
         if self._contents_apart or any(
@@ -62,13 +63,33 @@ class ChatTokenizer:
             return self._encode_apart(messages)
         return self._encode_template(self._render(messages, contents))
 
+    def split(self, text: str) -> tuple[str, ...]:
+        """Return the tokens of a text by itself, each as far as it is whole characters."""
+        ids = self._plain.encode(text, add_special_tokens=False).ids
+        return tuple(self.vocabulary.bytes_of([id_]).decode("utf-8", "replace") for id_ in ids)
+
     def _render(self, messages: Sequence[ChatMessage], contents: Sequence[str]) -> str:
+        """Write the conversation as the template does; a turn to go on with is left open behind its text."""
+        if messages[-1].role != "assistant":
+            return self._apply_template(messages, contents, begins_turn=True)
+        # Templates trim contents and put things behind them: where this one ends, a placeholder tells.
+        place = PLACEHOLDER.format(index=len(messages) - 1)
+        whole = self._apply_template(messages, [*contents[:-1], place], begins_turn=False)
+        before, found, _ = whole.rpartition(place)
+        if not found:
+            raise CannotDo("the model's chat template has no place for the beginning of an answer")
+        return before + contents[-1]
+
+    def _apply_template(
+        self, messages: Sequence[ChatMessage], contents: Sequence[str], *, begins_turn: bool
+    ) -> str:
         turns = [
             {"role": message.role, "content": content}
             for message, content in zip(messages, contents, strict=True)
         ]
+        apply = self._tokenizer.apply_chat_template
         try:
-            return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+            return str(apply(turns, tokenize=False, add_generation_prompt=begins_turn))
         except Exception as error:  # the template is the checkpoint's own code, and may raise on purpose
             raise CannotDo(f"the model's chat template refuses this conversation: {error}") from error
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-from contract import Finished, Model
+from contract import Finished, Model, RowsAnswer
 from demo.catalogues import Catalogue, Catalogues
 from demo.conversations import Conversations
 from demo.held_out import RESERVED_TITLES
@@ -79,7 +79,7 @@ def ask(model: Model, template: TemplateTask, question: Question) -> tuple[str, 
     """The titles that the served task answers with."""
     with _library(question.titles) as database:
         for event in find_rows(model, template, question.wish, database):
-            if isinstance(event, Finished) and event.answer is not None:
+            if isinstance(event, Finished) and isinstance(event.answer, RowsAnswer):
                 return tuple(str(row.fields[template.answer.field]) for row in event.answer.rows)
     raise AssertionError("a template task ends with its rows or raises")
 

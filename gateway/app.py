@@ -2,13 +2,18 @@
 
 from flask import Flask, Response
 
+from gateway.cross_origin import allow_any_origin
 from gateway.failures import answer_failures
 from gateway.keys import require_keys
 from gateway.limits import Limits
+from gateway.routes.chatglm2 import PATHS as CHATGLM2_PATHS
+from gateway.routes.chatglm2 import chatglm2_routes
 from gateway.routes.glm4_web import glm4_web_routes
 from gateway.routes.openai import openai_routes
 from gateway.routes.status import WEB_FOLDER, status_routes
 from gateway.routes.tasks import task_routes
+from gateway.routes.websocket import answer_websockets
+from gateway.routes.yuan import yuan_routes
 from gateway.streaming import Bus, Streams
 
 #: Where the application keeps its streams, for the server that drains them.
@@ -31,10 +36,14 @@ def create_app(bus: Bus, limits: Limits | None = None) -> Flask:
     app.extensions[STREAMS] = streams
     require_keys(app, streams.limits.api_keys)
     answer_failures(app)
+    answer_websockets(app, streams)
     app.register_blueprint(status_routes(streams))
     app.register_blueprint(task_routes(streams))
     app.register_blueprint(openai_routes(streams))
     app.register_blueprint(glm4_web_routes(streams))
+    app.register_blueprint(chatglm2_routes(streams))
+    app.register_blueprint(yuan_routes(streams))
+    allow_any_origin(app, CHATGLM2_PATHS)
     app.after_request(_secure)
     return app
 

@@ -1,7 +1,14 @@
 """Sees that a client hung up, while nothing is being read from it or written to it."""
 
 import socket
-from typing import Any
+from typing import Any, Protocol
+
+
+class Client(Protocol):
+    """Whoever waits for a task."""
+
+    @property
+    def is_gone(self) -> bool: ...
 
 
 class Connection:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -12,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from contract import BodyTooLarge, Failed, MethodNotAllowed, RequestError, ServingError, UnknownRoute
-from gateway.dialects import native, openai_answer
+from gateway.dialects import chatglm2, native, openai_answer, yuan
 from gateway.streaming import ClientGone, TaskFailed
 
 logger = logging.getLogger(__name__)
@@ -30,8 +31,16 @@ LOGGED_PATH_CHARACTERS = 200
 #: How a failure is written, by the beginning of the path: the first that fits.
 FORMS: tuple[tuple[str, Callable[[Failed], dict[str, Any]]], ...] = (
     ("/v1/", openai_answer.render_failed),
+    ("/yuan", yuan.render_failed),
     ("/", native.render_failed),
 )
+
+#: Paths whose clients read no JSON: how a failure is written there, and what that is.
+TEXT_FORMS: dict[str, tuple[Callable[[Failed], bytes], str]] = {
+    "/stream": (chatglm2.render_failed_event, "text/event-stream"),
+    "/generate": (chatglm2.render_failed, "text/plain"),
+    "/sse/subscribe": (lambda failed: yuan.render_failed_event(failed, time.time()), "text/event-stream"),
+}
 
 
 class Caller(NamedTuple):
@@ -74,8 +83,8 @@ def answer_failures(app: Flask) -> None:
 
 def failure_response(failed: Failed) -> Response:
     """Return a failure in the form of the path's protocol, with its status and headers."""
-    render = next(form for prefix, form in FORMS if request.path.startswith(prefix))
-    response = Response(msgspec.json.encode(render(failed)), failed.status, mimetype="application/json")
+    body, mimetype = _written(failed, request.path)
+    response = Response(body, failed.status, mimetype=mimetype)
     if failed.retry_after_seconds is not None or failed.status in RETRY_STATUSES:
         response.headers["Retry-After"] = str(max(1, math.ceil(failed.retry_after_seconds or 1)))
     if failed.status == 401:
@@ -91,6 +100,14 @@ def log_failure(caller: Caller, failed: Failed, task_id: str = "-") -> None:
 
 def log_client_gone(caller: Caller, task_id: str) -> None:
     logger.info("failed: %s %s client_gone %d task %s", *caller, CLIENT_GONE_STATUS, task_id)
+
+
+def _written(failed: Failed, path: str) -> tuple[bytes, str]:
+    if path in TEXT_FORMS:
+        render_text, mimetype = TEXT_FORMS[path]
+        return render_text(failed), mimetype
+    render = next(form for prefix, form in FORMS if path.startswith(prefix))
+    return msgspec.json.encode(render(failed)), "application/json"
 
 
 def _answer(failed: Failed, task_id: str = "-") -> Response:

@@ -17,7 +17,7 @@ from contract import (
     Token,
     TookTooLong,
 )
-from gateway.disconnect import Connection
+from gateway.disconnect import Client
 from gateway.limits import Limits
 from gateway.turn import Turn, join_turns
 
@@ -35,6 +35,10 @@ class Bus(Protocol):
 
     def submit(self, task: Task) -> Generator[Event | None, None, None]:
         """Run a task; yields None when nothing happened for about a second; closing cancels."""
+        ...
+
+    def interrupt(self, caller: str, task_id: str | None = None) -> None:
+        """End that caller's tasks, or the one named, over all gateways; their streams end as if done."""
         ...
 
     def workers(self) -> "tuple[WorkerStatus, ...]": ...
@@ -58,12 +62,12 @@ class ClientGone(Exception):
 
 
 class Stream:
-    """One task under way, opened by Streams; whoever holds it closes it."""
+    """One task under way, begun by Streams; whoever holds it closes it."""
 
-    def __init__(self, owner: "Streams", task: Task, connection: Connection) -> None:
+    def __init__(self, owner: "Streams", task: Task, client: Client) -> None:
         self.task = task
         self._owner = owner
-        self._connection = connection
+        self._client = client
         self._events = owner.bus.submit(task)
         self._deadline = time.monotonic() + owner.limits.task_seconds
         self._next_look = time.monotonic() + LOOK_SECONDS
@@ -84,7 +88,7 @@ class Stream:
             raise TaskFailed(self._first, self.task.task_id)
 
     def events(self) -> Generator[Event | None, None, None]:
-        """Yield each event, None for each second without one; ends after one Finished or Failed."""
+        """Yield each event, None now and for each second without one; ends after one Finished or Failed."""
         event = self._first
         while True:
             yield event
@@ -136,7 +140,7 @@ class Stream:
     def _look(self) -> None:
         now = time.monotonic()
         self._next_look = now + LOOK_SECONDS
-        if self._connection.is_gone:
+        if self._client.is_gone:
             raise ClientGone(self.task.task_id)
         if now >= self._deadline:
             raise TookTooLong(f"the task took longer than {self._owner.limits.task_seconds:g} seconds")
@@ -152,20 +156,24 @@ class Streams:
         self._open = 0
         self._lock = threading.Lock()
 
-    def open(self, task: Task, connection: Connection) -> Stream:
+    def open(self, task: Task, client: Client) -> Stream:
         """Submit a task and return its stream once the first event is there."""
-        self._take()
-        try:
-            stream = Stream(self, task, connection)
-        except BaseException:
-            self.release()
-            raise
+        stream = self.begin(task, client)
         try:
             stream.await_first()
         except BaseException:
             stream.close()
             raise
         return stream
+
+    def begin(self, task: Task, client: Client) -> Stream:
+        """Submit a task and return its stream at once: whatever goes wrong with it comes as its Failed."""
+        self._take()
+        try:
+            return Stream(self, task, client)
+        except BaseException:
+            self.release()
+            raise
 
     def drain(self) -> None:
         """Take no new task; those under way go on."""

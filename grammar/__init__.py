@@ -2,6 +2,7 @@
 
 from grammar.constraint import Allowed, CompiledGrammar, Constraint
 from grammar.forms import compile_grammar
+from grammar.options import last_option
 from grammar.rows import RowsConstraint, RowsGrammar
 from grammar.vocabulary import Vocabulary
 
@@ -13,4 +14,5 @@ __all__ = [
     "RowsGrammar",
     "Vocabulary",
     "compile_grammar",
+    "last_option",
 ]

@@ -1,10 +1,11 @@
 """From the form that an answer shall have to a grammar for one vocabulary."""
 
-from contract import AnswerForm, Choices, ChooseRows, Ebnf, JsonObject, JsonSchema, Regex
+from contract import AnswerForm, Choices, ChooseRows, Ebnf, JsonObject, JsonSchema, PredictOption, Regex
 from grammar.constraint import CompiledGrammar
 from grammar.ebnf import notation_of_ebnf
 from grammar.json_schema import notation_of_schema
 from grammar.language import LanguageGrammar
+from grammar.options import OptionGrammar
 from grammar.pattern import literal, notation_of_regex
 from grammar.rows import RowsGrammar
 from grammar.vocabulary import Vocabulary
@@ -21,6 +22,8 @@ def compile_grammar(form: AnswerForm, vocabulary: Vocabulary) -> CompiledGrammar
     """
     if isinstance(form, ChooseRows):
         return RowsGrammar(form, vocabulary)
+    if isinstance(form, PredictOption):
+        return OptionGrammar(form, vocabulary)
     return LanguageGrammar(_notation(form), vocabulary)
 
 

@@ -5,6 +5,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 from settings import Address
@@ -15,16 +16,17 @@ class CannotListen(Exception):
 
 
 def require_free(addresses: Iterable[Address]) -> None:
-    """Raise CannotListen unless every address can be listened on."""
-    for address in addresses:
-        try:
-            _try_to_bind(address)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise CannotListen(
-                    f"{address} is in use by another program: end that one, or choose another address"
-                ) from None
-            raise CannotListen(f"cannot listen on {address}: {error.strerror}") from error
+    """Raise CannotListen unless every address can be listened on, all of them at the same time."""
+    with ExitStack() as trials:
+        tried: list[Address] = []
+        for address in addresses:
+            try:
+                trials.enter_context(_listen(address))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise CannotListen(f"cannot listen on {address}: {error.strerror}") from error
+                raise CannotListen(_taken(address, tried)) from None
+            tried.append(address)
 
 
 def require_private(folder: Path) -> None:
@@ -40,9 +42,14 @@ def require_private(folder: Path) -> None:
         )
 
 
-def _try_to_bind(address: Address) -> None:
-    """Bind as a server does: with SO_REUSEADDR, which passes over connections that still close."""
+def _listen(address: Address) -> socket.socket:
+    """Listen as a server does: with SO_REUSEADDR, which passes over connections that still close."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        trial.bind((address.host, address.port))
+    return socket.create_server((address.host, address.port), family=family)
+
+
+def _taken(address: Address, tried: Iterable[Address]) -> str:
+    for other in tried:
+        if other.port == address.port:
+            return f"{address} and {other} overlap: leave one of them out"
+    return f"{address} is in use by another program: end that one, or choose another address"

@@ -3,7 +3,7 @@
 import sys
 from itertools import groupby
 
-from settings import PROJECT_FOLDER, Spec, flag, specs, variable
+from settings import OLDER_FLAGS, PROJECT_FOLDER, OlderFlag, Spec, flag, specs, variable
 
 #: What stands around the generated part.
 BEGIN = "<!-- made by `python -m scripts.paste_help` -->"
@@ -13,11 +13,13 @@ PAGE = PROJECT_FOLDER / "docs" / "settings.md"
 
 
 def tables() -> str:
-    """Return a table for each subject, with a row for each setting."""
+    """Return a table for each subject, with a row for each setting, and one of older programs' flags."""
     parts = []
     for subject, members in groupby(specs().items(), key=lambda member: member[1].subject):
         rows = [_row(name, spec) for name, spec in members]
         parts.append("\n".join([f"## {subject}", "", *_HEAD, *rows]))
+    older = [_older_row(one) for one in OLDER_FLAGS.values()]
+    parts.append("\n".join(["## Flags of older programs", "", *_OLDER_HEAD, *older]))
     return "\n\n".join(parts)
 
 
@@ -33,11 +35,25 @@ _HEAD = (
     "|---|---|---|---|---|",
 )
 
+_OLDER_HEAD = (
+    "| flag, on the command line only | meaning |",
+    "|---|---|",
+)
+
 
 def _row(name: str, spec: Spec) -> str:
     said = f"{flag(name)} {spec.metavar}".strip()
     default = "" if spec.default is None or spec.is_switch else f"`{spec.default}`"
     cells = (f"`{said}`", f"`{variable(name)}`", default, ", ".join(spec.programs), spec.explanation)
+    return _table_row(cells)
+
+
+def _older_row(older: OlderFlag) -> str:
+    said = ", ".join(f"`{one} {older.metavar}`" for one in older.flags)
+    return _table_row((said, older.explanation))
+
+
+def _table_row(cells: tuple[str, ...]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

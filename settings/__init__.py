@@ -1,21 +1,26 @@
 """Every default, once; the only reader of the command line, the environment and the config file."""
 
-from settings.settings import LOG_FORMAT, Settings, flag, socket_folder, specs, variable
+from settings.older_flags import OLDER_FLAGS, OlderFlag
+from settings.settings import CLASSIC_PORTS, LOG_FORMAT, Settings, flag, socket_folder, specs, variable
 from settings.sources import read_settings
 from settings.spec import PROJECT_FOLDER, Program, Spec
-from settings.values import SCRIPTED_PREFIX, Address, Memory, NamedModel, SettingError
+from settings.values import SCRIPTED_PREFIX, Address, Memory, NamedModel, SettingError, Upstream
 
 __all__ = [
+    "CLASSIC_PORTS",
     "LOG_FORMAT",
+    "OLDER_FLAGS",
     "PROJECT_FOLDER",
     "SCRIPTED_PREFIX",
     "Address",
     "Memory",
     "NamedModel",
+    "OlderFlag",
     "Program",
     "SettingError",
     "Settings",
     "Spec",
+    "Upstream",
     "flag",
     "read_settings",
     "socket_folder",

@@ -30,13 +30,23 @@ def _check_listen(settings: Settings) -> None:
 
 
 def _check_models(program: Program, settings: Settings) -> None:
-    names = [model.name for model in settings.model]
+    names = settings.labels
     if not names:
         raise SettingError("--model is empty: name at least one model")
     if len(set(names)) < len(names):
-        raise SettingError("--model uses a name twice: tell the models apart with NAME=PATH")
+        raise SettingError(
+            "--model uses a name twice, or --upstream one of its names: tell them apart with NAME=…"
+        )
     if program == "LLMapis" and len(names) > 1:
         raise SettingError(f"--model: a worker holds one model, not {len(names)} ({', '.join(names)})")
+    given = sum(len(settings.keys_of(one)) for one in settings.upstream if one.takes_key)
+    if given != len(settings.upstream_api_key) or any(
+        len(settings.keys_of(one)) > 1 for one in settings.upstream
+    ):
+        raise SettingError(
+            "--upstream-api-key: each key belongs to one upstream, so with several give the upstreams "
+            "names and write NAME=KEY"
+        )
 
 
 def _check_bus(settings: Settings) -> None:

@@ -12,10 +12,17 @@ from typing import Literal
 
 from settings import values
 from settings.spec import Program, Spec, setting
-from settings.values import Address, Memory, NamedModel
+from settings.values import Address, Memory, NamedModel, Upstream
 
 #: What the name of every environment variable of ours begins with.
 ENVIRONMENT_PREFIX = "LECTERN_"
+
+#: Where clients of Yuan-2.0 look for its server, and so do we.
+YUAN_VARIABLE = "YUAN_2_URL"
+
+#: Ports on which older servers wait: my-chatglm2, the WebSocket question server, YuanChat, and the kernel of
+#: ChatGlm4-Web-demo.
+CLASSIC_PORTS = (5178, 8765, 5050, 5000)
 
 #: How every program of ours writes a log line.
 LOG_FORMAT = "%(asctime)s %(levelname)s %(processName)s %(name)s: %(message)s"
@@ -41,6 +48,14 @@ class Settings:
         "LEVEL",
         "how much to log: debug, info, warning or error",
     )
+    chat: bool = setting(
+        "false",
+        values.switch,
+        "General",
+        _WORKER,
+        "",
+        "talk with the model in this terminal, without any gateway, instead of serving it",
+    )
     listen: tuple[Address, ...] = setting(
         "127.0.0.1:8080",
         values.address,
@@ -50,6 +65,15 @@ class Settings:
         "address of the HTTP server; may be given several times. A worker finds a gateway on the "
         "same machine by the first port",
         repeatable=True,
+    )
+    classic_ports: bool = setting(
+        "false",
+        values.switch,
+        "Listening",
+        _GATEWAY,
+        "",
+        f"listen on the ports of older servers too, {', '.join(map(str, CLASSIC_PORTS))}, at the host of "
+        "the first address",
     )
     gateways: int = setting(
         "1",
@@ -135,6 +159,15 @@ class Settings:
         "TIER",
         "bits of a model's weights: large (16), medium (8), small (4), or auto: the largest that fits",
     )
+    executor: Literal["auto", "native", "torch"] = setting(
+        "auto",
+        values.one_of("auto", "native", "torch"),
+        "Models",
+        _BOTH,
+        "EXECUTOR",
+        "what computes a model on a CPU: native (a step in C++ for common architectures), torch (any "
+        "model), or auto: native where processor and model allow it",
+    )
     memory: Memory | None = setting(
         "auto",
         values.memory,
@@ -159,6 +192,53 @@ class Settings:
         _BOTH,
         "N",
         "tasks that a worker holds at most, running and waiting; a fuller one refuses",
+    )
+    upstream: tuple[Upstream, ...] = setting(
+        None,
+        values.upstream,
+        "Models on other servers",
+        _BOTH,
+        "[NAME=]KIND:URL",
+        "serve a model of another server: openai:URL[#MODEL] for any with OpenAI's API (vLLM, SGLang, "
+        "llama.cpp, Ollama, another Lectern), yuan:URL for a Yuan-2.0 inference server; may be given several "
+        "times, and takes the place of the default of --model. YUAN_2_URL=URL in the environment stands for "
+        "yuan:URL where neither is said",
+        repeatable=True,
+    )
+    upstream_api_key: tuple[str, ...] = setting(
+        None,
+        values.upstream_key,
+        "Models on other servers",
+        _BOTH,
+        "[NAME=]KEY",
+        "the API key that an upstream wants; with several upstreams, NAME says whose it is. Others on the "
+        "machine can read a command line: prefer the environment or the config file",
+        repeatable=True,
+        secret=True,
+    )
+    upstream_connect_seconds: int = setting(
+        "5",
+        values.whole(1, 3600),
+        "Models on other servers",
+        _BOTH,
+        "SECONDS",
+        "longest time for a connection to an upstream",
+    )
+    upstream_first_token_seconds: int = setting(
+        "300",
+        values.whole(1, 86_400),
+        "Models on other servers",
+        _BOTH,
+        "SECONDS",
+        "longest time from a request to an upstream to its first token; a Yuan-2.0 server sends all at once",
+    )
+    upstream_pause_seconds: int = setting(
+        "60",
+        values.whole(1, 86_400),
+        "Models on other servers",
+        _BOTH,
+        "SECONDS",
+        "longest time from one token of an upstream to the next",
     )
     database: str = setting(
         "sqlite:///var/catalogue.db",
@@ -208,6 +288,14 @@ class Settings:
     )
 
     @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where the HTTP server listens: as told, and on the classic ports if they are wanted."""
+        if not self.classic_ports:
+            return self.listen
+        host = self.listen[0].host
+        return tuple(dict.fromkeys((*self.listen, *(Address(host, port) for port in CLASSIC_PORTS))))
+
+    @property
     def bus_endpoints(self) -> tuple[str, ...]:
         """One endpoint per gateway process, in the order of the processes."""
         if self.bus is None:
@@ -223,6 +311,21 @@ class Settings:
             endpoint.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
             for endpoint in self.bus_endpoints
         )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the models are called on this machine, those of other servers last."""
+        return (*(one.name for one in self.model), *(one.label for one in self.upstream))
+
+    def keys_of(self, upstream: Upstream) -> tuple[str, ...]:
+        """The API key of an upstream: the one under its name, or all if no other upstream takes one."""
+        named = tuple(
+            key.removeprefix(f"{upstream.name}=")
+            for key in self.upstream_api_key
+            if upstream.name and key.startswith(f"{upstream.name}=")
+        )
+        takers = [one for one in self.upstream if one.takes_key]
+        return named or (self.upstream_api_key if takers == [upstream] else ())
 
     @property
     def has_default_database(self) -> bool:
@@ -241,7 +344,11 @@ class Settings:
 
     def environment_for(self, program: Program, environ: Mapping[str, str]) -> dict[str, str]:
         """Return `environ` with our own names replaced by the secret settings of `program`."""
-        own = {name: text for name, text in environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
+        own = {
+            name: text
+            for name, text in environ.items()
+            if not name.startswith(ENVIRONMENT_PREFIX) and name != YUAN_VARIABLE
+        }
         for name, spec in specs(program).items():
             value = getattr(self, name)
             if spec.secret and value != getattr(Settings, name):

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from settings.checks import check
-from settings.settings import ENVIRONMENT_PREFIX, Settings, flag, specs, variable
+from settings.older_flags import OLDER_FLAGS, rename, translate
+from settings.settings import ENVIRONMENT_PREFIX, YUAN_VARIABLE, Settings, flag, specs, variable
 from settings.spec import Program, Spec
 from settings.values import SettingError
 
 _PURPOSE: dict[Program, str] = {
     "serveapi": "Serve language models over HTTP: a gateway, and beside it the workers that hold models.",
-    "LLMapis": "Start one worker by hand: load a model and serve it to gateways that already run.",
+    "LLMapis": "Start one worker by hand: load a model and serve it to gateways that already run; "
+    "or, with --chat, talk with it.",
 }
 _EPILOG = (
     "Each setting may also stand in the environment (--api-key is LECTERN_API_KEY there; commas separate "
@@ -38,11 +40,20 @@ def read_settings(program: Program, argv: Sequence[str], environ: Mapping[str, s
     Raises SettingError, whose message names source, setting and rule. Ends the process after
     printing, as command lines do, if `argv` asks for --help.
     """
-    said = {**_from_environment(environ), **_from_command_line(program, argv)}
+    arguments = vars(parser_for(program).parse_args(argv))
+    older = {name: arguments.pop(name) for name in OLDER_FLAGS if name in arguments}
+    said = {**_from_environment(environ), **_from_command_line(arguments, older)}
     chosen = {name: _value(name, one) for name, one in said.items()}
     if config := chosen.get("config"):
         from_file = {name: _value(name, one) for name, one in _from_file(config).items()}
         chosen = {**from_file, **chosen}
+    if not chosen.keys() & {"model", "upstream"} and (url := environ.get(YUAN_VARIABLE)):
+        said_of_yuan = Said(f"{YUAN_VARIABLE} in the environment", (f"yuan:{url}",), Path.cwd())
+        chosen["upstream"] = _value("upstream", said_of_yuan)
+    if "upstream" in chosen:
+        chosen.setdefault("model", ())
+    if (name := older.get("older_name")) is not None:
+        chosen["model"] = rename(chosen.get("model", Settings.model), name)
     settings = Settings(**chosen)
     check(program, settings)
     return settings
@@ -65,6 +76,9 @@ def parser_for(program: Program) -> argparse.ArgumentParser:
             groups[spec.subject] = parser.add_argument_group(spec.subject)
         _add_argument(groups[spec.subject], name, spec)
     general = next(iter(groups.values()))
+    older_group = parser.add_argument_group("Flags of older programs, on the command line only")
+    for name, older in OLDER_FLAGS.items():
+        older_group.add_argument(*older.flags, dest=name, metavar=older.metavar, help=older.explanation)
     general.add_argument("--help", "-h", action="help", help="show this text and end")
     return parser
 
@@ -94,12 +108,14 @@ class _Parser(argparse.ArgumentParser):
         raise SettingError(f"the command line cannot be read: {message} (--help shows what there is)")
 
 
-def _from_command_line(program: Program, argv: Sequence[str]) -> dict[str, Said]:
-    values = vars(parser_for(program).parse_args(argv))
-    return {
+def _from_command_line(arguments: Mapping[str, Any], older: Mapping[str, str]) -> dict[str, Said]:
+    said = {
         name: Said(f"{flag(name)} on the command line", _texts(value), Path.cwd())
-        for name, value in values.items()
+        for name, value in arguments.items()
     }
+    for name, meant in translate(older, said).items():
+        said[name] = Said(f"{meant.flag} on the command line", (meant.text,), Path.cwd())
+    return said
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Said]:

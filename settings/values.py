@@ -7,9 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 #: What a model's path begins with when it is a script of answers and no folder.
 SCRIPTED_PREFIX = "scripted:"
+
+#: What a model may be called.
+MODEL_NAME = r"[\w.-]{1,64}"
 
 #: The longest path of a Unix socket in bytes: Linux's `sun_path` without its closing zero.
 SOCKET_PATH_BYTES = 107
@@ -62,8 +66,39 @@ class NamedModel:
     name: str
     path: str
 
+    @classmethod
+    def own_name(cls, path: str) -> str:
+        """What it is called if nobody names it: as its folder, or `scripted`."""
+        return "scripted" if path.startswith(SCRIPTED_PREFIX) else Path(path).name
+
+    @property
+    def is_renamed(self) -> bool:
+        return self.name != self.own_name(self.path)
+
     def __str__(self) -> str:
         return f"{self.name}={self.path}"
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A model on somebody else's server, `openai:URL[#MODEL]` or `yuan:URL`; without a name it has theirs."""
+
+    name: str
+    place: str
+
+    @property
+    def label(self) -> str:
+        """What this machine calls it before the server has told its name."""
+        kind, _, address = self.place.partition(":")
+        url, _, model = address.partition("#")
+        return self.name or model or (urlsplit(url).netloc if kind == "openai" else kind)
+
+    @property
+    def takes_key(self) -> bool:
+        return self.place.startswith("openai:")
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.place}" if self.name else self.place
 
 
 @dataclass(frozen=True)
@@ -119,12 +154,31 @@ def model(text: str, base: Path) -> NamedModel:
     """Take [NAME=]PATH; without a name it is the folder's, or `scripted`."""
     named = re.fullmatch(r"([\w.-]+)=(.+)", text)
     name, place = (named[1], named[2]) if named else ("", text)
-    is_scripted = place.startswith(SCRIPTED_PREFIX)
-    folder = place if is_scripted else str(path(place, base))
-    name = name or ("scripted" if is_scripted else Path(folder).name)
-    if not re.fullmatch(r"[\w.-]{1,64}", name):
+    folder = place if place.startswith(SCRIPTED_PREFIX) else str(path(place, base))
+    name = name or NamedModel.own_name(folder)
+    if not re.fullmatch(MODEL_NAME, name):
         raise ValueError("must be [NAME=]PATH, the name up to 64 letters, digits, '.', '_' or '-'")
     return NamedModel(name, folder)
+
+
+def upstream(text: str, base: Path) -> Upstream:
+    """Take [NAME=]openai:URL[#MODEL] or [NAME=]yuan:URL."""
+    said = re.fullmatch(r"(?:([\w.-]{1,64})=)?((?:openai|yuan):(https?://[^\s#?,]+)(#[^\s,]+)?)", text)
+    parts = urlsplit(said[3]) if said else None
+    if said is None or parts is None or not parts.hostname or "@" in parts.netloc:
+        raise ValueError(
+            "must be [NAME=]openai:URL[#MODEL] or [NAME=]yuan:URL, with an http:// or https:// URL "
+            "that holds no password"
+        )
+    if said[4] and not said[2].startswith("openai:"):
+        raise ValueError("must be yuan:URL without #MODEL: such a server has one model")
+    return Upstream(said[1] or "", said[2])
+
+
+def upstream_key(text: str, base: Path) -> str:
+    if not re.fullmatch(r"[!-+\--~]{1,1024}", text):
+        raise ValueError("must be up to 1024 visible ASCII characters without commas")
+    return text
 
 
 def database(text: str, base: Path) -> str:

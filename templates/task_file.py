@@ -16,7 +16,7 @@ from templates.prompt import RENDER_ERRORS, PromptError, compile_prompt, render_
 from templates.query import complaint_about_query
 
 #: Tasks that are code, not files; a file of that name would never be reached.
-BUILT_IN_TASKS = frozenset({"chat"})
+BUILT_IN_TASKS = frozenset({"chat", "tokenize"})
 
 #: A task's name stands in a path of the HTTP interface; 64 letters are plenty.
 _TASK_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")

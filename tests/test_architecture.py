@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bus": {"contract"},
     "engine": {"contract", "grammar"},
     "gateway": {"contract", "bus"},
-    "workers": {"contract", "settings", "bus", "engine"},
+    "workers": {"contract", "settings", "grammar", "bus", "engine"},
     "LLMkernel": {"contract", "grammar", "records", "templates"},
     "launch": {"contract", "settings"},
     "serveapi": {"contract", "settings", "bus", "gateway", "launch"},
@@ -39,6 +39,7 @@ OWNERS: dict[str, set[str]] = {
     "tiktoken": {"engine"},
     "sqlalchemy": {"records"},
     "jinja2": {"templates"},
+    "requests": {"workers/upstream", "testpost", "download"},
     "llguidance": {"grammar"},
     "sophon": {"workers/sophon"},
 }

@@ -1,5 +1,6 @@
 """The documents tell of everything that is there, and what is generated in them is current."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from contract import ServingError
 from gateway import create_app
 from scripts import paste_help
-from settings import flag, specs, variable
+from settings import OLDER_FLAGS, flag, specs, variable
 from tests.gateway.memory_bus import MemoryBus
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -63,3 +64,16 @@ def test_every_error_code_of_the_docs_exists():
 @pytest.mark.parametrize("route", routes())
 def test_every_route_stands_in_the_docs(route):
     assert f"`{route}`" in text("api.md") or f" {route}`" in text("api.md")
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("coming_from/*.md")), ids=lambda page: page.stem)
+def test_a_page_for_those_who_come_from_elsewhere_names_only_flags_that_are_there(page):
+    told = set(re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", page.read_text(encoding="utf-8")))
+    older = {one for older in OLDER_FLAGS.values() for one in older.flags}
+    assert told <= older | {flag(name) for name in specs()}
+
+
+def test_every_older_flag_stands_on_a_page_for_those_who_come_from_elsewhere():
+    pages = " ".join(page.read_text(encoding="utf-8") for page in DOCS.glob("coming_from/*.md"))
+    for older in OLDER_FLAGS.values():
+        assert any(f"`{one} " in pages for one in older.flags), older.flags

@@ -4,18 +4,22 @@ import hashlib
 import logging
 import textwrap
 from collections.abc import Generator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
 from contract import AnswerForm, ChatMessage, Completion, ModelCard, Sampling, Token
+from engine.batch import Executor
 from engine.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from engine.engine import Engine
 from engine.executors.cuda_executor import CudaExecutor
 from engine.executors.fused import fuse_norms
+from engine.executors.native.executor import NativeExecutor
 from engine.executors.torch_executor import TorchExecutor, UnsupportedModel
-from engine.loading.load import plan_load
+from engine.loading.load import PlannedLoad, plan_load
+from engine.loading.own_thread import in_own_thread
 from engine.loading.plan import DoesNotFit, MemoryPlan, Wish
 from engine.loading.warming import begin_warming
 from engine.tokenizer import ChatTokenizer
@@ -40,7 +44,7 @@ class LocalModel:
     def __init__(self, card: ModelCard, tokenizer: ChatTokenizer, engine: Engine) -> None:
         self._card = card
         self._tokenizer = tokenizer
-        self._engine = engine
+        self.engine = engine
 
     @property
     def card(self) -> ModelCard:
@@ -50,11 +54,21 @@ class LocalModel:
         self, messages: Sequence[ChatMessage], sampling: Sampling, constraint: AnswerForm | None = None
     ) -> Generator[Token, None, Completion]:
         """Yield the assistant's next turn; see `contract.Model`."""
-        return (yield from self._engine.generate(self._tokenizer.encode(messages), sampling, constraint))
+        prompt = self._tokenizer.encode(messages)
+        goes_on = messages[-1].role == "assistant"
+        return (yield from self.engine.generate(prompt, sampling, constraint, goes_on=goes_on))
+
+    def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
+        """Return how many tokens the prompt has."""
+        return len(self._tokenizer.encode(messages))
+
+    def split_tokens(self, text: str) -> tuple[str, ...]:
+        """Return the tokens of a text by itself."""
+        return self._tokenizer.split(text)
 
     def close(self) -> None:
         """Stop the engine; answers that still run end with Draining."""
-        self._engine.stop()
+        self.engine.stop()
 
 
 def load_local_model(path: Path, name: str, placement: Placement) -> LocalModel:
@@ -62,12 +76,10 @@ def load_local_model(path: Path, name: str, placement: Placement) -> LocalModel:
 
     Raises CannotLoad with one line that says what stands in the way.
     """
-    if placement.threads:
-        torch.set_num_threads(placement.threads)
     if not path.is_dir():
         raise CannotLoad(f"cannot load the model in {path}: there is no such folder")
     try:
-        tokenizer, engine, tier = _load(path, placement)
+        tokenizer, engine, tier = in_own_thread(partial(_load, path, placement), "loading")
     except DoesNotFit as error:
         raise CannotLoad(f"the model in {path} does not fit: {error}") from error
     except Exception as error:  # a file that is not what it should be makes libraries raise anything
@@ -96,6 +108,8 @@ def fingerprint(path: Path, tier: str = "large") -> str:
 
 def _load(path: Path, placement: Placement) -> tuple[ChatTokenizer, Engine, str]:
     """Return what answers, not started yet, and the tier of its weights."""
+    if placement.threads:
+        torch.set_num_threads(placement.threads)
     checkpoint = open_checkpoint(path)
     is_cuda = placement.device == "cuda" or (placement.device == "auto" and torch.cuda.is_available())
     context_tokens = _context_tokens(checkpoint, placement.context_tokens)
@@ -107,12 +121,12 @@ def _load(path: Path, placement: Placement) -> tuple[ChatTokenizer, Engine, str]
         is_cuda=is_cuda,
         memory_bytes=placement.memory_bytes,
         capacity=placement.capacity,
+        executor=placement.executor,
     )
     tokenizer = checkpoint.load_tokenizer()
     _check_fit(checkpoint, tokenizer)
     warming = begin_warming(tokenizer.vocabulary)
-    model = planned.carry_out()
-    executor = _executor(model, planned.memory, most_tokens, placement.capacity)
+    model, executor = _bring(planned, most_tokens, placement.capacity)
     warming.join(WARMING_SECONDS)
     engine = Engine(
         executor,
@@ -133,7 +147,18 @@ def _check_fit(checkpoint: Checkpoint, tokenizer: ChatTokenizer) -> None:
         raise UnsupportedModel(f"the tokenizer has {ids} ids, but the weights know only {rows}")
 
 
-def _executor(model: PreTrainedModel, memory: MemoryPlan, most_tokens: int, capacity: int) -> TorchExecutor:
+def _bring(planned: PlannedLoad, most_tokens: int, capacity: int) -> tuple[PreTrainedModel, Executor]:
+    """Return the model as its config describes it, and what computes it."""
+    if planned.is_native:
+        model, packed = planned.carry_out_packed()
+        return model, NativeExecutor(packed, planned.memory.cache_bytes, most_tokens)
+    model = planned.carry_out()
+    return model, _torch_executor(model, planned.memory, most_tokens, capacity)
+
+
+def _torch_executor(
+    model: PreTrainedModel, memory: MemoryPlan, most_tokens: int, capacity: int
+) -> TorchExecutor:
     if model.device.type == "cuda":
         fuse_norms(model)
         return CudaExecutor(model, memory.cache_bytes, most_tokens, most_sequences=capacity)

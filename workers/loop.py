@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bus.errors import MailboxClosed, MailboxFull, WireError
 from bus.mailbox import Mailbox
@@ -24,15 +24,19 @@ from contract import (
     Finished,
     Goodbye,
     Hello,
+    Interrupt,
     ModelCard,
     Refused,
     Reply,
     ServingError,
+    StopReason,
     Submit,
     Task,
     Token,
     ToWorker,
+    Usage,
 )
+from workers.speedometer import Speedometer
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +55,10 @@ _KNOCK_SECONDS = 0.1
 #: Seconds that tasks cut off at the end of a drain have to let go of the model.
 _CUT_OFF_SECONDS = 1.0
 
+#: Seconds from one hello to the next while tasks end, so that a thousand endings a second do not make a
+#: thousand hellos.
+_FRESH_SECONDS = 0.05
+
 
 @dataclass(slots=True, eq=False)
 class Held:
@@ -59,6 +67,9 @@ class Held:
     gateway: int
     task: Task
     is_cancelled: bool = False
+    is_interrupted: bool = False
+    has_begun: bool = False
+    since: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True, frozen=True)
@@ -76,6 +87,7 @@ class Line:
     heard: int = 0
     heard_at: float = 0.0
     next_hello: float = 0.0
+    last_hello: float = 0.0
 
 
 class WorkerLoop:
@@ -103,6 +115,7 @@ class WorkerLoop:
         self._lines = [Line() for _ in service.gateways]
         self._held: dict[tuple[int, str], Held] = {}
         self._outbox: Mailbox[Said] = Mailbox(_OUTBOX_EVENTS)
+        self._speedometer = Speedometer()
         self._deadline: float | None = None
         self._has_said_goodbye = False
 
@@ -147,14 +160,15 @@ class WorkerLoop:
 
     def _greet(self, gateway: int, line: Line, now: float) -> None:
         """Say hello to a gateway; drop its tasks if it is gone."""
-        is_there = self._service.send(gateway, self._hello(gateway))
+        is_there = self._service.send(gateway, self._hello(gateway, now))
+        line.last_hello = now
         line.next_hello = now + (HEARTBEAT_SECONDS if is_there else _KNOCK_SECONDS)
         if not is_there or now - line.heard_at > SILENCE_SECONDS:
             self._drop_tasks(gateway)
         if self._deadline is not None:  # after every hello: a gateway that restarted has not heard it
             self._service.send(gateway, Goodbye(self._service.worker))
 
-    def _hello(self, gateway: int) -> Hello:
+    def _hello(self, gateway: int, now: float) -> Hello:
         return Hello(
             worker=self._service.worker,
             model=self._card,
@@ -163,6 +177,7 @@ class WorkerLoop:
             active=len(self._held),
             held=tuple(task_id for holder, task_id in self._held if holder == gateway),
             heard=self._lines[gateway].heard,
+            speed=self._speedometer.read(now),
         )
 
     def _hear(self, gateway: int, envelope: ToWorker) -> None:
@@ -172,6 +187,8 @@ class WorkerLoop:
             case Cancel(task_id):
                 if (held := self._held.get((gateway, task_id))) is not None:
                     held.is_cancelled = True
+            case Interrupt():
+                self._interrupt(envelope)
             case Beat(number):
                 self._lines[gateway].heard = number
 
@@ -190,10 +207,17 @@ class WorkerLoop:
                 return
         self._service.send(gateway, Refused(task.task_id))
 
+    def _interrupt(self, interrupt: Interrupt) -> None:
+        for held in self._held.values():
+            is_meant = interrupt.task_id in (None, held.task.task_id)
+            if is_meant and held.task.caller == interrupt.caller:
+                held.is_interrupted = True
+
     def _tell(self, said: Said) -> None:
         """Send an event on; with the ending the place is free again."""
         held, event = said.held, said.event
-        if not isinstance(event, Token):
+        self._measure(held, event)
+        if event is None or isinstance(event, Finished | Failed):
             del self._held[held.gateway, held.task.task_id]
         if event is None or held.is_cancelled:
             return
@@ -206,6 +230,23 @@ class WorkerLoop:
             return
         if not is_there:
             self._drop_tasks(held.gateway)
+
+    def _measure(self, held: Held, event: Event | None) -> None:
+        """Count the event; an ending sends the counts ahead of itself, that of the last task always."""
+        now = time.monotonic()
+        match event:
+            case Token(ids=ids) if ids and held.has_begun:
+                self._speedometer.note_later(len(ids))
+            case Token(ids=ids) if ids:
+                held.has_begun = True
+                self._speedometer.note_first(now - held.since, now)
+                self._speedometer.note_later(len(ids) - 1)
+            case None | Finished() | Failed() if held.has_begun:
+                self._speedometer.note_end(now)
+                line = self._lines[held.gateway]
+                if len(self._held) == 1 or now - line.last_hello >= _FRESH_SECONDS:
+                    line.last_hello = now
+                    self._service.send(held.gateway, self._hello(held.gateway, now))
 
     def _drop_tasks(self, gateway: int) -> None:
         """The gateway is gone, and with it everybody who waited for its tasks."""
@@ -250,15 +291,26 @@ class WorkerLoop:
             logger.warning("Task %s ended unheard: %s", held.task.task_id, error)
 
     def _run_to_ending(self, held: Held) -> Finished | Failed | None:
-        """Send the task's tokens on, and return its ending, or None if it was cancelled."""
+        """Send the task's tokens on, and return its ending, or None if it was cancelled.
+
+        What was interrupted ends as if it had been done; its usage counts what was said.
+        """
+        said_tokens = 0
         with closing(self._perform(held.task)) as events:
             for event in events:
                 if held.is_cancelled:
                     return None
-                if not isinstance(event, Token):
+                if isinstance(event, Finished | Failed):
                     return event
-                if event.ids or event.text:
-                    self._say(held, event)
+                if held.is_interrupted:
+                    reason: StopReason = "stop"
+                    reasons = (reason,) * held.task.sampling.choices
+                    return Finished(reasons, Usage(completion_tokens=said_tokens))
+                if isinstance(event, Token):
+                    said_tokens += len(event.ids)
+                    if event.is_empty:
+                        continue
+                self._say(held, event)
         if held.is_cancelled:
             return None
         raise RuntimeError("the task's generator ended without Finished or Failed")

@@ -8,16 +8,22 @@ from settings import SCRIPTED_PREFIX
 from workers.errors import CannotLoad
 from workers.placement import Placement
 from workers.scripted import ScriptedModel
+from workers.upstream.reach import Reach
 
 #: What follows `scripted:`: a pause before each token in seconds, if there is one, and what it says.
 _SCRIPT = re.compile(r"(?:([0-9]+(?:\.[0-9]+)?):)?(.*)", re.DOTALL)
 
 
-def create_model(path: str, name: str, placement: Placement) -> Model:
+def create_model(path: str, name: str, placement: Placement, reach: Reach | None = None) -> Model:
     """Load the model at `path`: the folder of a Hugging Face checkpoint, or `scripted:[SECONDS:]TEXT`.
 
-    Raises CannotLoad, whose message is one line for people.
+    With `reach` it is a model on another server, `openai:URL[#MODEL]` or `yuan:URL`. Raises CannotLoad,
+    whose message is one line for people.
     """
+    if reach is not None:
+        from workers.upstream.opening import open_upstream  # brings requests and the grammars
+
+        return open_upstream(path, name, reach)
     if path.startswith(SCRIPTED_PREFIX):
         return _scripted(path.removeprefix(SCRIPTED_PREFIX), name, placement.context_tokens)
     folder = Path(path)

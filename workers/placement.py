@@ -10,7 +10,7 @@ class Placement:
 
     `device` is auto, cpu or cuda; `threads` 0 leaves the choice to torch; `memory_bytes` None stands
     for what is measured to be free; `context_tokens` 0 takes the checkpoint's own limit; `capacity`
-    answers run at the same time.
+    answers run at the same time. `executor` is the native step for CPUs, torch, or auto: the first that can.
     """
 
     device: str = "auto"
@@ -19,3 +19,4 @@ class Placement:
     memory_bytes: int | None = None
     context_tokens: int = 0
     capacity: int = 64
+    executor: Literal["auto", "native", "torch"] = "auto"

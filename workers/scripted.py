@@ -16,6 +16,7 @@ from contract import (
     ChooseRows,
     Completion,
     ModelCard,
+    PredictOption,
     PromptTooLong,
     Sampling,
     StopReason,
@@ -48,8 +49,8 @@ class ScriptedModel:
     """Speaks its script token by token with a pause before each; counts and records what it was asked.
 
     `prompts` and `samplings` hold every call's arguments; `stopped_early` counts generators that were
-    closed before their end. Without `picks` a choice of rows is answered with its first value; scripts
-    for answers in other forms must be in them.
+    closed before their end. Without `picks` a choice of rows is answered with its first value; an option is
+    predicted by the script up to the first one in it; scripts for answers in other forms must be in them.
     """
 
     def __init__(
@@ -79,6 +80,8 @@ class ScriptedModel:
     ) -> Generator[Token, None, Completion]:
         """Yield the script up to the first stop string or `max_tokens`. Raises PromptTooLong.
 
+        An answer that has begun with the script's own first words goes on with the rest of it, any
+        other with the whole script.
         Several choices say the same, one token each in turn. Penalties, biases and `min_tokens` change
         nothing; log probabilities are made up.
         """
@@ -86,7 +89,7 @@ class ScriptedModel:
         with self._lock:
             self.prompts.append(tuple(messages))
             self.samplings.append(sampling)
-        prompt_tokens = sum(len(_as_tokens(message.content)) for message in messages)
+        prompt_tokens = self.count_tokens(messages)
         tokens, reason = self._answer(messages, sampling, constraint, prompt_tokens)
         first_token_seconds = 0.0
         try:
@@ -106,6 +109,14 @@ class ScriptedModel:
         timings = Timings(first_token_seconds, time.monotonic() - started)
         return Completion((reason,) * sampling.choices, usage, timings)
 
+    def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
+        """Return the tokens of all contents; there is no template around them."""
+        return sum(len(_as_tokens(message.content)) for message in messages)
+
+    def split_tokens(self, text: str) -> tuple[str, ...]:
+        """Return the tokens as the model speaks them."""
+        return tuple(token.text for token in _as_tokens(text))
+
     def _answer(
         self,
         messages: Sequence[ChatMessage],
@@ -120,6 +131,10 @@ class ScriptedModel:
             script = self._choose(messages, constraint)
         else:
             script = self._script if isinstance(self._script, str) else self._script(messages)
+        if messages[-1].role == "assistant":
+            script = script.removeprefix(messages[-1].content)
+        if isinstance(constraint, PredictOption):
+            script = _up_to_option(script, constraint.options)
         tokens = _as_tokens(_cut(script, sampling.stop))
         room = context - prompt_tokens
         limit = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
@@ -138,6 +153,12 @@ class ScriptedModel:
         if unknown or len(picks) > constraint.at_most or len(set(picks)) < len(picks):
             raise ValueError(f"picks {list(picks)!r} break the constraint {constraint!r}")
         return json.dumps({str(number): pick for number, pick in enumerate(picks, 1)}, ensure_ascii=False)
+
+
+def _up_to_option(script: str, options: Sequence[str]) -> str:
+    """Cut the script behind the first option that stands by itself; without any, say the first."""
+    found = re.search(rf"(?<![0-9A-Za-z])(?:{'|'.join(options)})(?![0-9A-Za-z])", script)
+    return options[0] if found is None else script[: found.end()]
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:

@@ -5,7 +5,18 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from contract import GREEDY, Chat, ChatMessage, Finished, InvalidRequest, OutputInvalid, Sampling, Task, Wish
+from contract import (
+    GREEDY,
+    Chat,
+    ChatMessage,
+    Finished,
+    InvalidRequest,
+    OutputInvalid,
+    RowsAnswer,
+    Sampling,
+    Task,
+    Wish,
+)
 from gateway.dialects.conversation import check_messages
 from gateway.dialects.native import WISH_CHARACTERS
 from gateway.dialects.strict import convert_fields, parse_body
@@ -65,7 +76,7 @@ def render_chat(text: str) -> bytes:
 
 def render_book(text: str, finished: Finished) -> bytes:
     """Return the answer of /book and /getbooks: the text, and beside it the rows themselves."""
-    if finished.answer is None:
+    if not isinstance(finished.answer, RowsAnswer):
         raise OutputInvalid("the task ended without its rows")
     books = [{"id": row.key, "title": row.fields.get("title")} for row in finished.answer.rows]
     return msgspec.json.encode({"respond": text, "books": books})

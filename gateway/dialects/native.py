@@ -29,6 +29,8 @@ from contract import (
     Task,
     Token,
     TokenLogprob,
+    TokensAnswer,
+    Trimmed,
     UnknownTask,
     Wish,
 )
@@ -114,7 +116,7 @@ def render_answer(task: Task, turns: Sequence[Turn], finished: Finished) -> byte
 def render_event(task: Task, event: Event) -> bytes:
     """Return an event as one server-sent event; a token that has nothing to show yet is no event."""
     match event:
-        case Token(text="", logprobs=()):
+        case Token(text="", logprobs=()) | Trimmed():
             return b""
         case Token():
             return _server_sent("token", _render_token(task.sampling, event))
@@ -167,8 +169,8 @@ def _render_finished(task: Task, finished: Finished) -> dict[str, Any]:
     return ending | {"usage": finished.usage, "timings": finished.timings}
 
 
-def _render_rows(answer: RowsAnswer | None) -> dict[str, Any]:
-    if answer is None:
+def _render_rows(answer: RowsAnswer | TokensAnswer | None) -> dict[str, Any]:
+    if not isinstance(answer, RowsAnswer):
         raise OutputInvalid("the task ended without its rows")
     return {"rows": [_render_row(row) for row in answer.rows], "considered_rows": answer.considered_rows}
 

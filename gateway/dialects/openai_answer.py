@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from contract import Event, Failed, Finished, StopReason, Task, Token, TokenLogprob, Usage
+from contract import Event, Failed, Finished, StopReason, Task, Token, TokenLogprob, Trimmed, Usage
 from gateway.dialects.logprobs import spell_token
 from gateway.turn import Turn
 
@@ -65,7 +65,7 @@ def render_opening(answering: Answering) -> bytes:
 def render_event(answering: Answering, event: Event) -> bytes:
     """Return the server-sent events of an event; a token that has nothing to show yet has none."""
     match event:
-        case Token(text="", logprobs=()):
+        case Token(text="", logprobs=()) | Trimmed():
             return b""
         case Token(text=text, choice=index, logprobs=logprobs):
             said = _choice(index, {"content": text}, _render_logprobs(answering, logprobs))

@@ -10,7 +10,7 @@ import pytest
 import zmq
 
 from bus.client import BusClient
-from contract import Beat, Failed, Finished, Hello, Reply, Submit, Token
+from contract import Beat, Draining, Failed, Finished, Hello, Reply, Submit, Token
 from tests.bus.house import CARD, Endless, Reader, chat, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -297,3 +297,39 @@ def test_a_worker_that_lost_a_task_is_found_out(house):
     service.send(0, msgspec.structs.replace(hello, heard=heard[-1].number))
     assert reader.ending().code == "worker_lost"
     assert len([event for event in reader.events if event is not None]) == 2
+
+
+def test_an_interrupt_ends_the_callers_tasks_through_all_gateways_and_nobody_elses(house):
+    first, second = house.gateway(), house.gateway()
+    endless = Endless()
+    house.worker(first, second, perform=endless)
+    mine = [Reader(gateway, chat(caller="me")) for gateway in (first, first, second)]
+    others = [Reader(gateway, chat(caller=caller)) for gateway in (first, second) for caller in ("you", None)]
+    eventually(lambda: endless.running == 7 and all(reader.events for reader in mine))
+    second.interrupt("me")
+    for reader in mine:
+        assert isinstance(reader.ending(), Finished)
+        said = [event for event in reader.events if isinstance(event, Token)]
+        assert reader.ending().usage.completion_tokens == len(said)
+    eventually(lambda: endless.running == 4)
+    assert not any(isinstance(event, Finished | Failed) for reader in others for event in reader.events)
+    first.interrupt("you")
+    eventually(lambda: endless.running == 2)
+
+
+def test_an_interrupt_may_name_one_task_of_the_caller(house):
+    gateway, endless = house.gateway(), Endless()
+    house.worker(gateway, perform=endless)
+    readers = {name: Reader(gateway, chat(caller="me", task_id=name)) for name in ("one", "other")}
+    eventually(lambda: endless.running == 2)
+    gateway.interrupt("you", "one")
+    gateway.interrupt("me", "one")
+    assert isinstance(readers["one"].ending(), Finished)
+    assert endless.running == 1
+
+
+def test_a_closed_client_cannot_interrupt(house):
+    gateway = house.gateway()
+    gateway.stop()
+    with pytest.raises(Draining):
+        gateway.interrupt("me")

@@ -5,7 +5,20 @@ from bus.assignment import INBOX_EVENTS, Assignment
 from bus.dispatcher import Dispatcher
 from bus.roster import Roster
 from bus.wire import SILENCE_SECONDS
-from contract import Beat, Cancel, Failed, Finished, Goodbye, Hello, Refused, Reply, Submit, Token
+from contract import (
+    Beat,
+    Cancel,
+    Failed,
+    Finished,
+    Goodbye,
+    Hello,
+    Interrupt,
+    Refused,
+    Reply,
+    Submit,
+    Token,
+    Trimmed,
+)
 from tests.bus.house import CARD, chat
 
 
@@ -68,6 +81,29 @@ def test_events_reach_the_reader_and_the_ending_frees_the_place(dispatcher, line
     assert heard(assignment) == [Token(0, (5, 6), "x"), Token(2, (7,), "x"), Finished()]
     assert assignment.token_ids == {0: [5, 6, 7]}
     assert given(dispatcher, "next").worker == b"a"
+
+
+def test_what_was_left_out_reaches_the_reader_and_ends_nothing(dispatcher):
+    dispatcher.hear(b"a", hello(), 0.0)
+    assignment = given(dispatcher)
+    for envelope in (Reply("t", Trimmed(2)), token(0), Reply("t", Finished())):
+        dispatcher.hear(b"a", envelope, 1.0)
+    assert heard(assignment) == [Trimmed(2), Token(0, (7,), "x"), Finished()]
+
+
+def test_an_interrupt_is_told_to_every_worker(dispatcher, line):
+    dispatcher.hear(b"a", hello("a"), 0.0)
+    dispatcher.hear(b"b", hello("b"), 0.0)
+    dispatcher.interrupt(Interrupt("c", "t"), 1.0)
+    assert line.sent == [(b"a", Interrupt("c", "t")), (b"b", Interrupt("c", "t"))]
+
+
+def test_an_interrupt_that_finds_a_worker_out_of_reach_loses_its_tasks(dispatcher, line):
+    dispatcher.hear(b"a", hello("a"), 0.0)
+    assignment = given(dispatcher)
+    line.unreachable.add(b"a")
+    dispatcher.interrupt(Interrupt("c"), 1.0)
+    assert codes(assignment) == ["worker_lost"]
 
 
 def test_nothing_follows_an_ending(dispatcher):

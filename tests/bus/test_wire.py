@@ -16,6 +16,7 @@ from contract import (
     FoundRow,
     Goodbye,
     Hello,
+    Interrupt,
     ModelCard,
     Refused,
     Reply,
@@ -23,6 +24,9 @@ from contract import (
     Submit,
     Task,
     Token,
+    Tokenize,
+    TokensAnswer,
+    Trimmed,
     Wish,
 )
 
@@ -30,7 +34,11 @@ CARD = ModelCard("m", "f", 100)
 TO_WORKER = [
     Submit(Task("chat", Chat((ChatMessage("user", "你好 😀"),)))),
     Submit(Task("book_retrieval", Wish("函数"), model="m")),
+    Submit(Task("chat", Chat((ChatMessage("assistant", "…"),), None, True, 2048), caller="c")),
+    Submit(Task("tokenize", Tokenize("你好"))),
     Cancel("t"),
+    Interrupt("c"),
+    Interrupt("c", "t"),
     Beat(2**62),
 ]
 TO_GATEWAY = [
@@ -38,6 +46,8 @@ TO_GATEWAY = [
     Goodbye("w"),
     Refused("t"),
     Reply("t", Token(3, (1, 2), "ab")),
+    Reply("t", Trimmed(4)),
+    Reply("t", Finished(answer=TokensAnswer(("你", "好")))),
     Reply("t", Finished(answer=RowsAnswer((FoundRow(1, {"title": "x", "price": 1.5, "year": None}),), 25))),
     Reply("t", Failed("overloaded", "full", 503, True, 2.0)),
 ]

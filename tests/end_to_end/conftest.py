@@ -36,7 +36,8 @@ def serve(folder, started):
     """Start serveapi.py with these flags; without a model among them, a scripted one."""
 
     def start(*flags, environ=None):
-        flags = flags if "--model" in flags else ("--model", "scripted:the quick brown fox", *flags)
+        if not {"--model", "--upstream", "YUAN_2_URL"} & {*flags, *(environ or ())}:
+            flags = ("--model", "scripted:the quick brown fox", *flags)
         # A database of its own: the embedded one belongs to the person who works here.
         flags = flags if "--database" in flags else ("--database", f"sqlite:///{folder}/none.db", *flags)
         started.append(Server(flags, folder, environ or {}))

@@ -1,13 +1,16 @@
 """Small real parts that the engine's tests are built from."""
 
+import os
 import threading
 from collections.abc import Sequence as Items
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
 from random import Random
 
+import pytest
 import torch
 from transformers import (
     Glm4Config,
@@ -28,6 +31,10 @@ from engine.answer import Answer
 from engine.batch import Batch, Executor
 from engine.detokenizer import Detokenizer
 from engine.engine import Engine
+from engine.executors.native.build import CannotBuild
+from engine.executors.native.executor import NativeExecutor
+from engine.executors.native.processor import best_instructions
+from engine.executors.native.weights import pack_model
 from engine.executors.torch_executor import TorchExecutor
 from engine.sequence import Sequence
 from grammar import Constraint, Vocabulary
@@ -54,7 +61,9 @@ DEADLINE_SECONDS = 20
 GREEDY = Sampling(temperature=0.0, max_tokens=20)
 
 
-def tiny_model(architecture: str, vocabulary_size: int = VOCABULARY_SIZE) -> PreTrainedModel:
+def tiny_model(
+    architecture: str, vocabulary_size: int = VOCABULARY_SIZE, head_size: int = 8
+) -> PreTrainedModel:
     """Return a model of two layers with weights wide enough that its answers vary; equal every time."""
     make_config, make_model = ARCHITECTURES[architecture]
     config = make_config(
@@ -64,7 +73,7 @@ def tiny_model(architecture: str, vocabulary_size: int = VOCABULARY_SIZE) -> Pre
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=8,
+        head_dim=head_size,
         max_position_embeddings=512,
         initializer_range=0.5,
         pad_token_id=0,
@@ -73,6 +82,31 @@ def tiny_model(architecture: str, vocabulary_size: int = VOCABULARY_SIZE) -> Pre
     )
     torch.manual_seed(5)
     return make_model(config).eval().float()
+
+
+@cache
+def plain_model(architecture: str) -> PreTrainedModel:
+    """Return a tiny model that every executor computes: heads of 16, weights that 16 bits hold."""
+    model = tiny_model(architecture, head_size=16)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.bfloat16())
+    return model
+
+
+def native_executor(
+    architecture: str = "Llama", *, most_tokens: int = 4096, bits: int = 16
+) -> NativeExecutor:
+    """Return the native step with such a model, or skip the test where there is none."""
+    if best_instructions() is None:
+        pytest.skip("this processor has no instructions that the native step is compiled for")
+    try:
+        packed = pack_model(deepcopy(plain_model(architecture)), bits)
+    except CannotBuild as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    return NativeExecutor(packed, 1 << 26, most_tokens)
 
 
 def sequence_of(
@@ -213,7 +247,7 @@ def running_engine(executor: Executor, **options):
 def assert_empty(engine: Engine) -> None:
     """No sequence is left and no block is held."""
     assert not engine._scheduler.has_work
-    assert engine._scheduler.cache.available == engine._executor.cache_blocks
+    assert engine._scheduler.cache.available == engine.executor.cache_blocks
 
 
 def torch_executor(architecture: str = "Llama", *, most_tokens: int = 4096) -> TorchExecutor:

@@ -157,7 +157,8 @@ def test_conversations_are_built_message_by_message_and_text_stays_text(family, 
     for message in messages:
         wanted += [special[f"<|{message.role}|>"], *published_encode(family, "\n")]
         wanted += published_encode(family, message.content)
-    assert chat(family).encode(messages) == [*wanted, special["<|assistant|>"]]
+    opening = [] if messages[-1].role == "assistant" else [special["<|assistant|>"]]
+    assert chat(family).encode(messages) == wanted + opening
 
 
 @settings(deadline=None, max_examples=100)
@@ -172,6 +173,13 @@ def test_chatglm_2_gets_its_rounds_as_one_text(contents):
         prompt += f"[Round {number + 1}]\n\n问：{question}\n\n答："
         prompt += "".join(answer + "\n\n" for answer in contents[2 * number + 1 : 2 * number + 2])
     assert chat(CHATGLM2).encode(messages) == [64790, 64792, *pieces().encode(prompt)]
+
+
+def test_chatglm_2_goes_on_with_a_begun_answer():
+    messages = [ChatMessage("user", "你好"), ChatMessage("assistant", "你"), ChatMessage("user", "谁？")]
+    prompt = "[Round 1]\n\n问：你好\n\n答：你\n\n[Round 2]\n\n问：谁？\n\n答：我是 "
+    begun = [*messages, ChatMessage("assistant", "我是 ")]
+    assert chat(CHATGLM2).encode(begun) == [64790, 64792, *pieces().encode(prompt)]
 
 
 def test_chatglm_2_hears_a_system_message_before_the_rounds():

@@ -12,7 +12,6 @@ from tests.engine.parts import (
     first_token,
     read,
     running_engine,
-    torch_executor,
 )
 
 SEEDED = Sampling(temperature=1.3, max_tokens=8, seed=11)
@@ -31,8 +30,8 @@ def read_choices(generator):
             ids[token.choice] += token.ids
 
 
-def test_every_choice_is_an_answer_of_its_own_and_the_first_is_that_of_one_alone():
-    with running_engine(torch_executor("Llama")) as engine:
+def test_every_choice_is_an_answer_of_its_own_and_the_first_is_that_of_one_alone(executor_of):
+    with running_engine(executor_of("Llama")) as engine:
         alone = read(engine.generate(BEGINNING, SEEDED)).ids
         ids, completion = read_choices(engine.generate(BEGINNING, replace(SEEDED, choices=5)))
         again, _ = read_choices(engine.generate(BEGINNING, replace(SEEDED, choices=3)))

@@ -15,7 +15,6 @@ from tests.engine.parts import (
     prompts,
     read,
     running_engine,
-    torch_executor,
 )
 
 FORM = ChooseRows(BOOKS, 5)
@@ -41,8 +40,8 @@ def test_forced_tokens_are_computed_together_with_the_next_choice():
 @pytest.mark.parametrize(
     "form", [FORM, ChooseRows(BOOKS, 25, none_allowed=False), ChooseRows(("a", "ab", "abc"), 2)]
 )
-def test_constrained_answers_are_whole_in_a_full_batch(form):
-    with running_engine(torch_executor("Glm", most_tokens=6000), capacity=8, context_tokens=2048) as engine:
+def test_constrained_answers_are_whole_in_a_full_batch(executor_of, form):
+    with running_engine(executor_of("Glm", most_tokens=6000), capacity=8, context_tokens=2048) as engine:
         tasks = [
             (prompt, Sampling(temperature=2, seed=place), form) for place, prompt in enumerate(prompts()[:8])
         ]
@@ -55,15 +54,15 @@ def test_constrained_answers_are_whole_in_a_full_batch(form):
     assert alone.ids == together[3].ids
 
 
-def test_constrained_answers_survive_being_set_back():
-    executor = torch_executor("Llama", most_tokens=512)
+def test_constrained_answers_survive_being_set_back(executor_of):
+    executor = executor_of("Llama", most_tokens=512)
     form = ChooseRows(("alpha", "alpine", "beta", "bet", "gamma"), 5, none_allowed=False)
     tasks = [
         (prompt, Sampling(temperature=2, seed=place), form) for place, prompt in enumerate(prompts()[:12])
     ]
     with running_engine(executor, capacity=12, context_tokens=256) as engine:
         small = answers_together(engine, tasks)
-    with running_engine(torch_executor("Llama"), capacity=12, context_tokens=256) as engine:
+    with running_engine(executor_of("Llama"), capacity=12, context_tokens=256) as engine:
         large = answers_together(engine, tasks)
     assert [answer.ids for answer in small] == [answer.ids for answer in large]
 

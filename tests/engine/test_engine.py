@@ -17,6 +17,7 @@ from contract import (
     Sampling,
     ServingError,
 )
+from engine.executors.native.executor import NativeExecutor
 from engine.executors.torch_executor import TorchExecutor
 from engine.scheduler import Scheduler
 from grammar import Vocabulary
@@ -31,11 +32,11 @@ from tests.engine.parts import (
     assert_empty,
     engine_of,
     first_token,
+    plain_model,
     prompts,
     read,
     running_engine,
     tiny_model,
-    torch_executor,
 )
 
 #: Tokens of context that no test lives to see filled, and the blocks of four that hold them.
@@ -43,9 +44,9 @@ ENDLESS = 100_000
 MANY_BLOCKS = ENDLESS // 4
 
 
-@cache
-def model_of(architecture):
-    return tiny_model(architecture)
+#: How far below the most probable token's logit one may be that the native step chooses: it rounds to 16
+#: bits on its way, and these logits spread over dozens.
+NATIVE_TOLERANCE = 0.5
 
 
 @cache
@@ -53,78 +54,92 @@ def generated(architecture, place):
     """What transformers' own greedy generation answers to a prompt."""
     prompt = prompts()[place]
     options = {"max_new_tokens": 12, "do_sample": False, "use_cache": True}
-    return model_of(architecture).generate(torch.tensor([prompt]), **options)[0, len(prompt) :].tolist()
+    return plain_model(architecture).generate(torch.tensor([prompt]), **options)[0, len(prompt) :].tolist()
 
 
-def most_probable(architecture, prompt, answer):
-    """What the model as it is finds most probable at every place of an answer."""
+def assert_most_probable(executor, architecture, prompt, answer):
+    """Every token of the answer is what the model as it is finds most probable at its place."""
     with torch.inference_mode():
-        logits = model_of(architecture)(torch.tensor([prompt + answer])).logits[0]
-    return logits.argmax(-1)[len(prompt) - 1 : -1].tolist()
+        logits = plain_model(architecture)(torch.tensor([prompt + answer])).logits[0]
+    logits = logits[len(prompt) - 1 : -1]
+    shortfall = logits.amax(-1) - logits.gather(1, torch.tensor(answer)[:, None])[:, 0]
+    assert shortfall.max() <= (NATIVE_TOLERANCE if isinstance(executor, NativeExecutor) else 0)
+
+
+def assert_generated(executor, architecture, place, answer):
+    """The answer is transformers' own; the native step's may part from it where two tokens are near."""
+    if not isinstance(executor, NativeExecutor):
+        assert answer == generated(architecture, place)
+    assert_most_probable(executor, architecture, prompts()[place], answer)
 
 
 LENGTH_12 = Sampling(temperature=0, max_tokens=12)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_greedy_answers_are_transformers_own_alone_and_in_a_batch(architecture):
-    with running_engine(torch_executor(architecture), capacity=32, step_tokens=37) as engine:
+def test_greedy_answers_are_transformers_own_alone_and_in_a_batch(executor_of, architecture):
+    executor = executor_of(architecture)
+    with running_engine(executor, capacity=32, step_tokens=37) as engine:
         tasks = [(prompt, LENGTH_12) for prompt in prompts()]
         together = [answer.ids for answer in answers_together(engine, tasks)]
         for place in range(0, len(tasks), 6):
             alone = read(engine.generate(*tasks[place])).ids
-            assert alone == together[place] == generated(architecture, place)
+            assert alone == together[place]
+            assert_generated(executor, architecture, place, alone)
     for prompt, ids in zip(prompts(), together, strict=True):
-        assert (ids, len(ids)) == (most_probable(architecture, prompt, ids), 12)
+        assert len(ids) == 12
+        assert_most_probable(executor, architecture, prompt, ids)
 
 
 @pytest.mark.parametrize("step_tokens", [1, 3, 16, 1000])
-def test_the_size_of_a_chunk_does_not_matter(step_tokens):
-    with running_engine(torch_executor("Llama"), step_tokens=step_tokens) as engine:
+def test_the_size_of_a_chunk_does_not_matter(executor_of, step_tokens):
+    executor = executor_of("Llama")
+    with running_engine(executor, step_tokens=step_tokens) as engine:
         for place in (0, 5, 15, 20):
-            assert read(engine.generate(prompts()[place], LENGTH_12)).ids == generated("Llama", place)
+            answer = read(engine.generate(prompts()[place], LENGTH_12)).ids
+            assert_generated(executor, "Llama", place, answer)
 
 
-def test_a_cache_that_is_too_small_sets_answers_back_and_loses_nothing(monkeypatch):
+def test_a_cache_that_is_too_small_sets_answers_back_and_loses_nothing(executor_of, monkeypatch):
     set_back, count = Scheduler._set_back, itertools.count()
     monkeypatch.setattr(Scheduler, "_set_back", lambda self, one: [next(count), set_back(self, one)])
-    executor = torch_executor("Qwen2", most_tokens=128)
+    executor = executor_of("Qwen2", most_tokens=128)
     with running_engine(executor, capacity=16, context_tokens=128, step_tokens=24) as engine:
         together = answers_together(engine, [(prompt, LENGTH_12) for prompt in prompts()])
     for prompt, answer in zip(prompts(), together, strict=True):
-        assert answer.ids == most_probable("Qwen2", prompt, answer.ids)
+        assert_most_probable(executor, "Qwen2", prompt, answer.ids)
     assert next(count) >= 1
 
 
-def test_a_shared_beginning_is_computed_once():
-    with running_engine(torch_executor("Llama")) as engine:
+def test_a_shared_beginning_is_computed_once(executor_of):
+    with running_engine(executor_of("Llama")) as engine:
         first = read(engine.generate([*BEGINNING, 7], GREEDY)).completion.usage
         second = read(engine.generate([*BEGINNING, 8, 9], GREEDY)).completion.usage
     assert (first.prompt_tokens, first.cached_tokens) == (51, 0)
     assert (second.prompt_tokens, second.cached_tokens) == (52, 48)
 
 
-def test_an_answer_is_part_of_the_next_prompts_beginning():
-    with running_engine(torch_executor("Llama")) as engine:
+def test_an_answer_is_part_of_the_next_prompts_beginning(executor_of):
+    with running_engine(executor_of("Llama")) as engine:
         answer = read(engine.generate(prompts()[2], GREEDY)).ids
         usage = read(engine.generate([*prompts()[2], *answer, 3], GREEDY)).completion.usage
     assert usage.cached_tokens == 32
 
 
-def test_the_same_seed_gives_the_same_answer_alone_and_in_a_batch():
+def test_the_same_seed_gives_the_same_answer_alone_and_in_a_batch(executor_of):
     random_choice = Sampling(
         temperature=1.2, top_p=0.95, top_k=60, presence_penalty=0.3, max_tokens=10, seed=77
     )
     tasks = [(prompt, random_choice) for prompt in prompts()]
-    with running_engine(torch_executor("Glm4"), capacity=32) as engine:
+    with running_engine(executor_of("Glm4"), capacity=32) as engine:
         together = [answer.ids for answer in answers_together(engine, tasks)]
         alone = [read(engine.generate(*task)).ids for task in tasks[::5]]
     assert alone == together[::5]
     assert len({tuple(ids) for ids in together[:16]}) > 8
 
 
-def test_without_a_seed_answers_differ():
-    with running_engine(torch_executor("Llama")) as engine:
+def test_without_a_seed_answers_differ(executor_of):
+    with running_engine(executor_of("Llama")) as engine:
         answers = [read(engine.generate([5], Sampling(temperature=2, max_tokens=10))).ids for _ in range(3)]
     assert answers[0] != answers[1] or answers[1] != answers[2]
 
@@ -153,6 +168,15 @@ def test_an_answer_ends_before_its_stop_string():
         assert (answer.text, answer.completion.reason) == ("bcd", "stop")
         held = read(engine.generate([ord("a")], Sampling(temperature=0, stop=("def",), max_tokens=4)))
         assert (held.text, held.completion.reason) == ("bcde", "length")
+
+
+def test_a_space_at_the_start_counts_where_a_text_goes_on():
+    """Sentencepiece's decoders take one off, which is right only where the answer begins a text."""
+    vocabulary = Vocabulary(VOCABULARY.tokens, lambda text: list(text.encode()), drops_first_space=True)
+    with running_engine(CountingExecutor(), vocabulary=vocabulary) as engine:
+        sampling = Sampling(temperature=0.0, max_tokens=3)
+        assert read(engine.generate([ord(" ") - 1], sampling)).text == '!"'
+        assert read(engine.generate([ord(" ") - 1], sampling, goes_on=True)).text == ' !"'
 
 
 def test_an_answer_ends_where_the_context_does():

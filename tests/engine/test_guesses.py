@@ -11,7 +11,6 @@ from tests.engine.parts import (
     prompts,
     read,
     running_engine,
-    torch_executor,
 )
 
 
@@ -74,19 +73,18 @@ def test_an_answer_that_repeats_itself_takes_fewer_steps(max_tokens, end_ids):
         assert guessed.completion.usage.steps <= 7 + (max_tokens - 7) / 4 + 2
 
 
-def answer_all(cheap_rows, tasks):
-    executor = torch_executor("Llama")
+def answer_all(executor, cheap_rows, tasks):
     executor.cheap_rows = cheap_rows
     with running_engine(executor, capacity=3) as engine:
         return answers_together(engine, tasks)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_answers_are_the_same_with_guesses_and_without(temperature):
+def test_answers_are_the_same_with_guesses_and_without(executor_of, temperature):
     """A tiny model repeats itself often, so that many guesses come true and many do not."""
     sampling = Sampling(temperature=temperature, top_k=3, max_tokens=60, seed=4, repetition_penalty=0.7)
     tasks = [(prompt, sampling) for prompt in prompts()[6:14]]
-    plain, guessed = answer_all(0, tasks), answer_all(8, tasks)
+    plain, guessed = (answer_all(executor_of("Llama"), rows, tasks) for rows in (0, 8))
     assert [answer.ids for answer in guessed] == [answer.ids for answer in plain]
     assert [answer.text for answer in guessed] == [answer.text for answer in plain]
     steps = [sum(answer.completion.usage.steps for answer in answers) for answers in (guessed, plain)]
@@ -96,12 +94,12 @@ def test_answers_are_the_same_with_guesses_and_without(temperature):
 @pytest.mark.parametrize(
     "form", [ChooseRows(("aaa", "aab", "abab", "ba"), 4, False), Regex("(abab|cdcd|aaaa){8}")]
 )
-def test_guesses_keep_the_form(form):
+def test_guesses_keep_the_form(executor_of, form):
     tasks = [
         (prompt, Sampling(temperature=1, seed=place, max_tokens=60), form)
         for place, prompt in enumerate(prompts()[:6])
     ]
-    plain, guessed = answer_all(0, tasks), answer_all(8, tasks)
+    plain, guessed = (answer_all(executor_of("Llama"), rows, tasks) for rows in (0, 8))
     assert [answer.ids for answer in guessed] == [answer.ids for answer in plain]
 
 

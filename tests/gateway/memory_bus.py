@@ -14,9 +14,12 @@ from contract import (
     FoundRow,
     ModelCard,
     RowsAnswer,
+    Speed,
     Task,
     Timings,
     Token,
+    Tokenize,
+    TokensAnswer,
     UnknownTask,
     Usage,
 )
@@ -41,6 +44,7 @@ class Worker(Struct, frozen=True):
     capacity: int = 8
     active: int = 0
     is_leaving: bool = False
+    speed: Speed = Speed()
 
 
 class MemoryBus:
@@ -50,6 +54,7 @@ class MemoryBus:
         self.script = script or answer
         self.known_workers = tuple(workers)
         self.tasks: list[Task] = []
+        self.interrupts: list[tuple[str, str | None]] = []
         self.active = 0
         self.is_stopped = threading.Event()
 
@@ -67,6 +72,9 @@ class MemoryBus:
         finally:
             self.active -= 1
 
+    def interrupt(self, caller: str, task_id: str | None = None) -> None:
+        self.interrupts.append((caller, task_id))
+
     def workers(self) -> tuple[Worker, ...]:
         return tuple(replace(each, active=self.active) for each in self.known_workers)
 
@@ -78,6 +86,8 @@ def answer(task: Task) -> Generator[Event | None, None, None]:
             for choice in range(task.sampling.choices):
                 yield Token(index, (index + 1,), text, choice)
         yield Finished(("stop",) * task.sampling.choices, USAGE, TIMINGS)
+    elif isinstance(task.input, Tokenize):
+        yield Finished(answer=TokensAnswer(tuple(task.input.text)))
     elif task.name == "book_retrieval":
         yield Token(0, (1, 2, 3), BOOKS_TEXT)
         yield Finished(("stop",), USAGE, TIMINGS, RowsAnswer(ROWS, 25))

@@ -1,6 +1,10 @@
+import re
+
 import pytest
+from flask import request
 
 from gateway import Limits, create_app
+from gateway.keys import caller_of
 from tests.gateway.memory_bus import MemoryBus
 from tests.gateway.test_tasks import CHAT, error_of
 
@@ -47,3 +51,23 @@ def test_keys_are_not_printed():
 
 def test_without_keys_everybody_may_ask():
     assert create_app(MemoryBus()).test_client().get("/workers").status_code == 200
+
+
+def caller(app, address="127.0.0.1", key=None):
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with app.test_request_context("/", headers=headers, environ_base={"REMOTE_ADDR": address}):
+        return caller_of(request)
+
+
+def test_callers_are_told_apart_by_key_and_else_by_address():
+    app = create_app(MemoryBus())
+    assert caller(app) == caller(app)
+    assert caller(app, key="first") == caller(app, "127.0.0.2", "first")
+    seen = {caller(app), caller(app, "127.0.0.2"), caller(app, key="first"), caller(app, key="127.0.0.1")}
+    assert len(seen) == 4
+    assert all(re.fullmatch("[0-9a-f]{64}", one) for one in seen)
+
+
+def test_a_browser_may_ask_what_it_may_send_without_a_key(guarded):
+    assert guarded.options("/stream").status_code == 200
+    assert guarded.post("/stream", json={"query": "hi"}).status_code == 401

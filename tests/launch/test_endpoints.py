@@ -51,3 +51,11 @@ def test_a_folder_that_others_may_enter_is_refused(tmp_path, kind):
         folder.write_text("")
     with pytest.raises(CannotListen):
         require_private(folder)
+
+
+def test_addresses_that_overlap_are_told_before_a_server_fails_on_them():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(CannotListen, match=rf"127\.0\.0\.1:{port} and 0\.0\.0\.0:{port} overlap"):
+        require_free([Address("0.0.0.0", port), Address("127.0.0.1", port)])
+    require_free([Address("127.0.0.1", port), Address("127.0.0.2", port)])

@@ -36,7 +36,7 @@ def loaded(path, **options):
     model = load_local_model(path, "tiny", placement)
     try:
         yield model
-        assert_empty(model._engine)
+        assert_empty(model.engine)
     finally:
         model.close()
 
@@ -109,9 +109,9 @@ def test_a_model_that_does_not_fit_is_refused_with_what_would(checkpoint):
 
 def test_the_cache_stays_within_the_memory_that_is_allowed(checkpoint):
     with loaded(checkpoint, capacity=64) as roomy:
-        unlimited = roomy._engine._executor.cache_blocks
+        unlimited = roomy.engine.executor.cache_blocks
     with loaded(checkpoint, capacity=64, memory_bytes=4_000_000) as tight:
-        executor = tight._engine._executor
+        executor = tight.engine.executor
     assert executor.cache_blocks < unlimited
     assert (executor.cache_blocks + 1) * executor.block_tokens * executor.bytes_per_token < 4_000_000
 
@@ -288,3 +288,23 @@ def test_the_fingerprint_sees_both_ends_of_a_large_file(folder):
         (folder / "model.safetensors").write_bytes(content)
         prints.add(fingerprint(folder))
     assert len(prints) == 3
+
+
+def test_an_answer_that_has_begun_goes_on_as_if_the_model_had_begun_it(checkpoint):
+    """Greedy answers: what follows the first characters follows them again when they are given."""
+    with loaded(checkpoint) as model:
+        whole = read(model.generate(HELLO, Sampling(temperature=0, max_tokens=12)))
+        begun = [*HELLO, ChatMessage("assistant", "ab")]
+        rest = read(model.generate(begun, Sampling(temperature=0, max_tokens=12)))
+        prompt_tokens = rest.completion.usage.prompt_tokens
+        assert prompt_tokens == whole.completion.usage.prompt_tokens + len(model.split_tokens("ab"))
+        assert model.count_tokens(begun) == prompt_tokens
+        assert model.count_tokens(HELLO) == whole.completion.usage.prompt_tokens
+
+
+def test_a_text_is_split_as_the_model_reads_it(checkpoint):
+    with loaded(checkpoint) as model:
+        assert model.split_tokens("abc abc") == ("abc", " ", "abc")
+        assert "".join(model.split_tokens("abc <|end|>")) == "abc <|end|>"
+        assert "\ufffd" in model.split_tokens("文")
+        assert model.split_tokens("") == ()

@@ -128,3 +128,21 @@ def test_under_a_constraint_it_chooses_what_it_was_told(picks):
 def test_picks_that_break_the_constraint_are_the_tests_mistake(picks, at_most):
     with pytest.raises(ValueError, match="break the constraint"):
         run(ScriptedModel(picks=picks), ChooseRows(VALUES, at_most))
+
+
+@pytest.mark.parametrize(
+    ("begun", "rest"), [("one", " two three"), ("one ", "two three"), ("once", "one two three"), ("", None)]
+)
+def test_an_answer_that_has_begun_goes_on_with_the_rest_of_the_script(begun, rest):
+    model = ScriptedModel("one two three")
+    tokens = model.generate([*PROMPT, ChatMessage("assistant", begun)], Sampling())
+    assert "".join(token.text for token in tokens) == ("one two three" if rest is None else rest)
+
+
+def test_it_counts_the_tokens_that_its_prompts_have():
+    model = ScriptedModel()
+    conversation = (ChatMessage("system", "😀"), *PROMPT)
+    assert model.count_tokens(PROMPT) == run(model)[2].usage.prompt_tokens
+    assert model.count_tokens(conversation) == model.count_tokens(PROMPT) + 2
+    assert model.split_tokens("one two") == ("one", " two")
+    assert model.split_tokens("") == ()

@@ -1,0 +1,92 @@
+"""What every upstream model does with an answer: refuse what cannot be kept, count time, join choices."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+
+from msgspec.structs import replace
+
+from contract import CannotDo, ChatMessage, Completion, ModelCard, Sampling, StopReason, Timings, Token, Usage
+
+#: Choices that are asked for at the same time where each takes a request of its own.
+REQUESTS_AT_ONCE = 8
+
+#: Tokens that a character makes at most, about: most models spell rare ones in two or three.
+TOKENS_PER_WIDE_CHARACTER = 2
+
+#: Tokens that a chat template puts around each message, at most, about.
+TOKENS_PER_MESSAGE = 8
+
+
+def see_that_it_can(card: ModelCard, messages: Sequence[ChatMessage], sampling: Sampling) -> None:
+    """Raise CannotDo, naming the parameter, if the upstream has no way to be told."""
+    usual = Sampling()
+    for name in card.capabilities.cannot_sample:
+        if getattr(sampling, name) != getattr(usual, name):
+            raise CannotDo(f"{name}: the model {card.name} cannot be told this; leave it out")
+    if messages[-1].role == "assistant" and not card.capabilities.goes_on:
+        raise CannotDo(f"messages: the model {card.name} cannot go on with an answer that has begun")
+
+
+def timed(asked: Generator[Token, None, Completion], started: float) -> Generator[Token, None, Completion]:
+    """Pass the tokens on; return the completion with how long it took since `started`."""
+    first_token_seconds = 0.0
+    with closing(asked):
+        while True:
+            try:
+                token = next(asked)
+            except StopIteration as end:
+                total_seconds = time.monotonic() - started
+                completion: Completion = end.value
+                return replace(completion, timings=Timings(first_token_seconds, total_seconds))
+            if not token.is_empty:
+                first_token_seconds = first_token_seconds or time.monotonic() - started
+            yield token
+
+
+def side_by_side(
+    makers: Sequence[Callable[[], Generator[Token, None, Completion]]],
+) -> Generator[Token, None, Completion]:
+    """Yield the tokens of several answers mixed; each names its choice already."""
+    waiting = deque(enumerate(makers))
+    running: dict[int, Generator[Token, None, Completion]] = {}
+    ended: dict[int, Completion] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < REQUESTS_AT_ONCE:
+                choice, make = waiting.popleft()
+                running[choice] = make()
+            for choice, answer in list(running.items()):
+                try:
+                    token = next(answer)
+                except StopIteration as end:
+                    del running[choice]
+                    ended[choice] = end.value
+                else:
+                    yield token
+    finally:
+        for answer in running.values():
+            answer.close()
+    return joined([ended[choice] for choice in sorted(ended)])
+
+
+def joined(choices: Sequence[Completion]) -> Completion:
+    """Return how several choices ended together; the prompt is the same for all and counts once."""
+    reasons: tuple[StopReason, ...] = tuple(one.reason for one in choices)
+    first = choices[0].usage
+    completion_tokens = sum(one.usage.completion_tokens for one in choices)
+    usage = Usage(first.prompt_tokens, first.cached_tokens, completion_tokens)
+    return Completion(reasons, usage, Timings())
+
+
+def seed_of(sampling: Sampling, choice: int) -> int | None:
+    """Each choice has a seed of its own, else all would be alike."""
+    return None if sampling.seed is None else (sampling.seed + choice) % 2**63
+
+
+def estimated_tokens(messages: Sequence[ChatMessage]) -> int:
+    """Return rather too many tokens than too few, where nobody can count them."""
+    text = "".join(message.content for message in messages)
+    wide = sum(not character.isascii() for character in text)
+    return len(text) - wide + wide * TOKENS_PER_WIDE_CHARACTER + len(messages) * TOKENS_PER_MESSAGE
