@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -32,6 +33,9 @@ logger = logging.getLogger(__name__)
 MOST_WAITING = 16_384
 MOST_WAITING_CHARACTERS = 8 * 1024 * 1024
 
+#: Seconds between two looks at whether the client reads again, or is gone.
+LOOK_SECONDS = 0.25
+
 #: How often a question is given again after its worker was lost: it may be the question that kills it.
 SECOND_CHANCES = 1
 
@@ -46,17 +50,19 @@ class Asked:
     question: Question
     lost: int = 0
 
+
+class Listener(Client, Protocol):
+    """A client that may be slow to read."""
+
     @property
-    def characters(self) -> int:
-        (message,) = self.question.task.input.messages  # type: ignore[union-attr]
-        return len(message.content)
+    def is_clogged(self) -> bool: ...
 
 
 class Questions:
     """`reply` is called, from many threads, with one frame for each question that was added."""
 
     def __init__(
-        self, streams: Streams, places: Places, caller: Caller, client: Client, reply: Callable[[str], None]
+        self, streams: Streams, places: Places, caller: Caller, client: Listener, reply: Callable[[str], None]
     ) -> None:
         self._streams = streams
         self._places = places
@@ -88,9 +94,8 @@ class Questions:
 
     def add(self, question: Question) -> None:
         with self._changed:
-            asked = Asked(question)
-            self._waiting.append(asked)
-            self._waiting_characters += asked.characters
+            self._waiting.append(Asked(question))
+            self._waiting_characters += question.characters
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -112,15 +117,16 @@ class Questions:
             work = self._ask if has_place else self._turn_away
             with self._changed:
                 asked = self._waiting.popleft()
-                self._waiting_characters -= asked.characters
+                self._waiting_characters -= asked.question.characters
                 thread = threading.Thread(target=work, args=(asked,), daemon=True)
                 self._asking.add(thread)
             thread.start()
 
     def _wait_for_question(self) -> bool:
+        """Wait for one that may be asked: not before the client has read most of its replies."""
         with self._changed:
-            while not (self._waiting or self.is_gone):
-                self._changed.wait(1.0)
+            while not self.is_gone and (self._client.is_clogged or not self._waiting):
+                self._changed.wait(LOOK_SECONDS)
             return not self.is_gone
 
     def _ask(self, asked: Asked) -> None:
@@ -149,7 +155,7 @@ class Questions:
         with self._changed:
             if is_put_back:
                 self._waiting.appendleft(asked)
-                self._waiting_characters += asked.characters
+                self._waiting_characters += asked.question.characters
             self._asking.discard(threading.current_thread())
             self._changed.notify_all()
 

@@ -23,6 +23,7 @@ from contract import (
     JsonObject,
     ModelCard,
     OutputInvalid,
+    PredictOption,
     PromptTooLong,
     Regex,
     RowsAnswer,
@@ -123,6 +124,30 @@ def test_chat_yields_the_models_tokens_and_then_its_ending(library):
     assert ending.usage.completion_tokens == len(tokens)
     assert model.prompts == [(ChatMessage("user", "hello"),)]
     assert model.samplings == [Sampling(temperature=0.3, seed=5)]
+
+
+@pytest.mark.parametrize("script", ["B", " B.", "答案是B", "A股（B）。C", "我认为选择 B"])
+def test_a_predicted_option_is_the_option_alone(library, script):
+    conversation = Chat((ChatMessage("user", "?"),), PredictOption(("B", "C", "D")))
+    *tokens, ending = library().perform(ScriptedModel(script), Task("chat", conversation))
+    assert "".join(token.text for token in tokens) == "B"
+    assert [token.index for token in tokens] == list(range(len(tokens)))
+    assert ending.usage.completion_tokens == sum(len(token.ids) for token in tokens)
+
+
+def test_every_choice_comes_down_to_an_option(library):
+    conversation = Chat((ChatMessage("user", "?"),), PredictOption(("B", "C")))
+    task = Task("chat", conversation, Sampling(choices=3))
+    *tokens, _ = library().perform(ScriptedModel("it is C"), task)
+    assert [token.choice for token in tokens if token.text] == [0, 1, 2]
+    assert {token.text for token in tokens} == {"", "C"}
+
+
+def test_an_option_that_was_not_come_to_is_an_error(library):
+    conversation = Chat((ChatMessage("user", "?"),), PredictOption(("B", "C")))
+    task = Task("chat", conversation, Sampling(max_tokens=1))
+    with pytest.raises(OutputInvalid, match="cut off"):
+        list(library().perform(ScriptedModel("the B is near"), task))
 
 
 def test_chat_that_reaches_its_limit_ends_with_length(library):

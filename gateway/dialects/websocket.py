@@ -40,6 +40,7 @@ class Question(Struct, frozen=True):
 
     id: Any
     task: Task
+    characters: int
     wants_ids: bool = False
 
 
@@ -118,9 +119,10 @@ def _as_question(body: QuestionBody, limits: Limits) -> Question:
     messages = (ChatMessage("user", body.question),)
     check_messages(messages, limits)
     if body.is_predict_option:
-        return Question(body.id, Task("chat", Chat(messages, PredictOption(OPTIONS)), GREEDY))
-    sampling = replace(GREEDY, max_tokens=body.forward_times or None)
-    return Question(body.id, Task("chat", Chat(messages), sampling), wants_ids=not body.is_decode)
+        task = Task("chat", Chat(messages, PredictOption(OPTIONS)), GREEDY)
+        return Question(body.id, task, len(body.question))
+    task = Task("chat", Chat(messages), replace(GREEDY, max_tokens=body.forward_times or None))
+    return Question(body.id, task, len(body.question), wants_ids=not body.is_decode)
 
 
 def _id_of(fields: Any) -> Any:

@@ -4,7 +4,6 @@ import logging
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, request
 from websockets.datastructures import Headers
@@ -92,9 +91,13 @@ class Conversation:
     def is_gone(self) -> bool:
         return not self._client.is_open
 
+    @property
+    def is_clogged(self) -> bool:
+        return self._client.is_clogged
+
     def hold(self) -> None:
         while self._client.is_open and not (self._streams.is_draining and self._questions.is_idle):
-            if self._questions.is_full or self._client.is_clogged:
+            if self._questions.is_full or self.is_clogged:
                 self._client.pause(LOOK_SECONDS)
                 continue
             for frame in self._client.receive(LOOK_SECONDS):
@@ -139,7 +142,7 @@ def shake_hands(asked: Request) -> bytes:
 
 def check_origin(origin: str | None, host: str) -> None:
     """Raise InvalidRequest for a page of another site: browsers let any page open a WebSocket."""
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+    if origin is not None and origin.lower().partition("://")[2] != host.lower():
         raise InvalidRequest("Origin: must be this server's own, got another site's page")
 
 

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from contract import PredictOption
+from contract import GREEDY, PredictOption
 from grammar.options import LEAD_IN, LEAD_TOKENS
 from tests.engine.parts import (
-    GREEDY,
     VOCABULARY_SIZE,
     CountingExecutor,
     answers_together,

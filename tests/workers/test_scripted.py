@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from contract import ChatMessage, ChooseRows, Completion, PromptTooLong, Sampling
+from contract import ChatMessage, ChooseRows, Completion, PredictOption, PromptTooLong, Sampling
 from workers.scripted import ScriptedModel
 
 PROMPT = (ChatMessage("user", "hello there"),)
@@ -146,3 +146,11 @@ def test_it_counts_the_tokens_that_its_prompts_have():
     assert model.count_tokens(conversation) == model.count_tokens(PROMPT) + 2
     assert model.split_tokens("one two") == ("one", " two")
     assert model.split_tokens("") == ()
+
+
+@pytest.mark.parametrize(
+    ("script", "text"),
+    [("A", "A"), ("答案是C，不是D", "答案是C"), ("An ABC of D", "An ABC of D"), ("no", "A")],
+)
+def test_an_option_is_predicted_by_the_script_up_to_the_first_one_or_is_the_first(script, text):
+    assert run(ScriptedModel(script), PredictOption(("A", "B", "C", "D")))[0] == text
