@@ -31,6 +31,7 @@ OWNERS: dict[str, set[str]] = {
     "flask": {"gateway", "serveapi"},
     "gunicorn": {"gateway", "serveapi"},
     "gevent": {"gateway", "bus", "serveapi"},
+    "websockets": {"gateway"},
     "zmq": {"bus"},
     "torch": {"engine", "workers/local"},
     "transformers": {"engine", "workers/local"},
