@@ -129,7 +129,7 @@ class BusClient:
         Also those that came through other gateways. Raises Overloaded or Draining if it cannot be told.
         """
         try:
-            self._requests.put(Interrupt(caller, task_id), _HAND_OVER_SECONDS)
+            self._requests.put(Interrupt(caller, task_id, time.time()), _HAND_OVER_SECONDS)
         except BusError as error:
             raise _as_serving_error(error) from error
 
@@ -196,7 +196,7 @@ def _prepare(task: Task) -> Assignment:
     if task.sampling.seed is None:
         sampling = msgspec.structs.replace(task.sampling, seed=secrets.randbits(_SEED_BITS))
         task = msgspec.structs.replace(task, sampling=sampling)
-    return Assignment(task, wire.encode(Submit(task)))
+    return Assignment(task, wire.encode(Submit(task, time.time())))
 
 
 def _closed() -> Draining:

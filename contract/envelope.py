@@ -1,5 +1,7 @@
 """What travels between a gateway and a worker."""
 
+import math
+
 from msgspec import Struct
 
 from contract.event import Event
@@ -8,9 +10,10 @@ from contract.task import Task
 
 
 class Submit(Struct, frozen=True, tag="submit"):
-    """Gateway to worker: please do this."""
+    """Gateway to worker: please do this; `asked_at` is when it was asked for, in seconds since 1970."""
 
     task: Task
+    asked_at: float = 0.0
 
 
 class Cancel(Struct, frozen=True, tag="cancel"):
@@ -22,11 +25,13 @@ class Cancel(Struct, frozen=True, tag="cancel"):
 class Interrupt(Struct, frozen=True, tag="interrupt"):
     """Gateway to worker: end that caller's tasks, or the one named, with what they have said so far.
 
-    It holds for the tasks of all gateways.
+    It holds for the tasks of all gateways that were asked for before `asked_at`, in seconds since 1970:
+    what a caller asks for next may arrive first, through another gateway.
     """
 
     caller: str
     task_id: str | None = None
+    asked_at: float = math.inf
 
 
 class Beat(Struct, frozen=True, tag="beat"):

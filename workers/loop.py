@@ -62,10 +62,11 @@ _FRESH_SECONDS = 0.05
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """A task that this worker holds, and the gateway that wants it."""
+    """A task that this worker holds, the gateway that wants it, and when it was asked for."""
 
     gateway: int
     task: Task
+    asked_at: float = 0.0
     is_cancelled: bool = False
     is_interrupted: bool = False
     has_begun: bool = False
@@ -182,8 +183,8 @@ class WorkerLoop:
 
     def _hear(self, gateway: int, envelope: ToWorker) -> None:
         match envelope:
-            case Submit(task):
-                self._take(gateway, task)
+            case Submit(task, asked_at):
+                self._take(gateway, task, asked_at)
             case Cancel(task_id):
                 if (held := self._held.get((gateway, task_id))) is not None:
                     held.is_cancelled = True
@@ -192,11 +193,11 @@ class WorkerLoop:
             case Beat(number):
                 self._lines[gateway].heard = number
 
-    def _take(self, gateway: int, task: Task) -> None:
+    def _take(self, gateway: int, task: Task, asked_at: float) -> None:
         """Run the task in a thread of its own, or refuse it: full, leaving, or winding down under this id."""
         key = gateway, task.task_id
         if self._deadline is None and len(self._held) < self._capacity and key not in self._held:
-            held = Held(gateway, task)
+            held = Held(gateway, task, asked_at)
             thread = threading.Thread(target=self._work, args=(held,), name=task.task_id, daemon=True)
             try:
                 thread.start()
@@ -210,7 +211,7 @@ class WorkerLoop:
     def _interrupt(self, interrupt: Interrupt) -> None:
         for held in self._held.values():
             is_meant = interrupt.task_id in (None, held.task.task_id)
-            if is_meant and held.task.caller == interrupt.caller:
+            if is_meant and held.task.caller == interrupt.caller and held.asked_at < interrupt.asked_at:
                 held.is_interrupted = True
 
     def _tell(self, said: Said) -> None:

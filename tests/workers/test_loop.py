@@ -14,6 +14,7 @@ from contract import (
     Finished,
     FoundRow,
     Hello,
+    Interrupt,
     Overloaded,
     Refused,
     Reply,
@@ -379,3 +380,13 @@ def test_an_interrupted_task_that_said_nothing_yet_ends_too(house):
     gateway.interrupt("me")
     assert reader.ending() == Finished(("stop", "stop"))
     assert closed.wait(PATIENCE)
+
+
+def test_an_interrupt_that_comes_late_spares_what_was_asked_for_after_it(gateway):
+    worker = started(gateway, Endless())
+    for number, name in enumerate(("before", "after"), 1):
+        gateway.says(wire.encode(Submit(chat(task_id=name, caller="me"), asked_at=2.0 * number)))
+    gateway.says(wire.encode(Interrupt("me", asked_at=3.0)))
+    gateway.says(wire.encode(Beat(1)))
+    eventually(lambda: gateway.hears(lambda each: isinstance(each, Hello) and each.held == ("after",)))
+    worker.stop()
