@@ -387,6 +387,8 @@ def test_an_interrupt_that_comes_late_spares_what_was_asked_for_after_it(gateway
     for number, name in enumerate(("before", "after"), 1):
         gateway.says(wire.encode(Submit(chat(task_id=name, caller="me"), asked_at=2.0 * number)))
     gateway.says(wire.encode(Interrupt("me", asked_at=3.0)))
-    gateway.says(wire.encode(Beat(1)))
     eventually(lambda: gateway.hears(lambda each: isinstance(each, Hello) and each.held == ("after",)))
+    gateway.says(wire.encode(Beat(1)))
+    expected = Hello(worker.name, CARD, ("chat",), 2, 1, ("after",), 1)
+    eventually(lambda: gateway.hears(lambda each: without_speed(each) == expected))
     worker.stop()
