@@ -1,13 +1,16 @@
 """What a server and all its processes use: memory at its peak, and processor time."""
 
 import re
+import time
 from pathlib import Path
 from threading import Event, Thread
 
 import psutil
 
-#: Seconds between two looks at the memory; a look costs a millisecond per gigabyte.
+#: Seconds between two looks at the memory, or more: a look costs milliseconds for each process and each
+#: gigabyte, and the system holds the process up meanwhile, so looks take this share of the time at most.
 SAMPLE_SECONDS = 1.0
+LOOKING_SHARE = 0.01
 
 _KILOBYTES = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
 
@@ -69,8 +72,11 @@ class MemoryWatch:
         return self.peak_mib
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._sample_seconds):
+        pause_seconds = self._sample_seconds
+        while not self._stopping.wait(pause_seconds):
+            began = time.monotonic()
             self._look()
+            pause_seconds = max(self._sample_seconds, (time.monotonic() - began) / LOOKING_SHARE)
 
     def _look(self) -> None:
         self.peak_mib = max(self.peak_mib, memory_mib(self._pid))
