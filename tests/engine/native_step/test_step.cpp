@@ -150,6 +150,8 @@ struct StepArrays {
       for (int32_t block = 0; block * kBlock < part.end; block++) blocks.push_back(part.last_block - block);
       for (int32_t position = part.begin; position < part.end; position++) add(shape, part, position);
     }
+    // What is reserved beyond the end would hide a read beyond it.
+    for (auto* each : {&tokens, &positions, &slots, &spans, &blocks, &wanted}) each->shrink_to_fit();
     logits.assign(wanted.size() * static_cast<size_t>(shape.vocabulary), 0.0f);
   }
 
@@ -230,13 +232,21 @@ void check_neighbours(TinyModel& model) {
 void check_refusals(TinyModel& model) {
   Opened opened(model);
   const std::vector<std::function<void(StepArrays&)>> changes = {
-      [](StepArrays& step) { step.tokens[1] = 1 << 20; }, [](StepArrays& step) { step.tokens[0] = -1; },
-      [](StepArrays& step) { step.tokens.pop_back(); },   [](StepArrays& step) { step.positions[0] = 5; },
-      [](StepArrays& step) { step.slots[2] = -7; },       [](StepArrays& step) { step.blocks[0] = 40; },
-      [](StepArrays& step) { step.blocks.clear(); },      [](StepArrays& step) { step.spans[1] = 1 << 30; },
-      [](StepArrays& step) { step.spans[2] = 0; },        [](StepArrays& step) { step.spans[3] = -3; },
-      [](StepArrays& step) { step.spans.pop_back(); },    [](StepArrays& step) { step.wanted[0] = 3; },
-      [](StepArrays& step) { step.logits.pop_back(); },   [](StepArrays& step) { step.cosines.pop_back(); },
+      [](StepArrays& step) { step.tokens[1] = 1 << 20; },
+      [](StepArrays& step) { step.tokens[0] = -1; },
+      [](StepArrays& step) { step.tokens.pop_back(); },
+      [](StepArrays& step) { step.positions[0] = 5; },
+      [](StepArrays& step) { step.slots[2] = -7; },
+      [](StepArrays& step) { step.blocks[0] = 40; },
+      [](StepArrays& step) { step.blocks.clear(); },
+      [](StepArrays& step) { step.spans[1] = 1 << 30; },
+      [](StepArrays& step) { step.spans[2] = 0; },
+      [](StepArrays& step) { step.spans[3] = -3; },
+      [](StepArrays& step) { step.spans.pop_back(); },
+      [](StepArrays& step) { step.wanted[0] = 3; },
+      [](StepArrays& step) { step.spans[1] = step.spans[2] = 16; },
+      [](StepArrays& step) { step.logits.pop_back(); },
+      [](StepArrays& step) { step.cosines.pop_back(); },
   };
   for (size_t index = 0; index < changes.size(); index++) {
     StepArrays arrays(model.shape, {{0, 0, 3, 4}});

@@ -32,6 +32,11 @@ constexpr int64_t kStepBytes = kPanelColumns * 4;
 // How far ahead of its use a panel is asked from memory: about what arrives while a few steps are computed.
 constexpr int64_t kAheadBytes = 4096;
 
+// Ask for a line of weights before it is needed; behind the last panel nothing is there, and nothing happens.
+inline void fetch_ahead(const uint8_t* line) {
+  _mm_prefetch(reinterpret_cast<const char*>(line) + kAheadBytes, _MM_HINT_T0);
+}
+
 inline uint32_t step_of(const void* row, int64_t step) {
   uint32_t inputs;
   std::memcpy(&inputs, static_cast<const uint8_t*>(row) + 4 * step, sizeof inputs);

@@ -11,7 +11,7 @@ void multiply_pairs(const void* const* rows, const uint8_t* panel, int64_t steps
     for (auto& one : tile) one = Floats::zero();
     const uint8_t* weights = panel + 4 * column;
     for (int64_t step = 0; step < steps; step++, weights += kStepBytes) {
-      _mm_prefetch(reinterpret_cast<const char*>(weights) + kAheadBytes, _MM_HINT_T0);
+      fetch_ahead(weights);
       const Pairs of_columns = Pairs::load(weights);
       for (int r = 0; r < Rows; r++) tile[r] = dot(tile[r], Pairs::all(step_of(rows[r], step)), of_columns);
     }
@@ -37,7 +37,7 @@ void multiply_bytes(const void* const* rows, const uint8_t* panel, int64_t steps
       for (int half = 0; half < 2; half++) row[half] = _mm256_loadu_si256(begin + half);
     const uint8_t* weights = panel + 4 * column;
     for (int64_t step = 0; step < steps; step++, weights += kStepBytes) {
-      _mm_prefetch(reinterpret_cast<const char*>(weights) + kAheadBytes, _MM_HINT_T0);
+      fetch_ahead(weights);
       const auto* of_columns = reinterpret_cast<const __m256i*>(weights);
       const __m256i left = _mm256_loadu_si256(of_columns), right = _mm256_loadu_si256(of_columns + 1);
       for (int r = 0; r < Rows; r++) {

@@ -4,11 +4,6 @@
 constexpr int kTileRows = 6;
 constexpr int kTileVectors = 4;
 
-inline void fetch_ahead(const uint8_t* weights) {
-  const char* ahead = reinterpret_cast<const char*>(weights) + kAheadBytes;
-  for (int line = 0; line < 4; line++) _mm_prefetch(ahead + 64 * line, _MM_HINT_T0);
-}
-
 // Sums of products of bfloat16 pairs, float32 [Rows][64].
 template <int Rows>
 void multiply_pairs(const void* const* rows, const uint8_t* panel, int64_t steps, float* sums) {
@@ -16,7 +11,7 @@ void multiply_pairs(const void* const* rows, const uint8_t* panel, int64_t steps
   for (auto& row : tile)
     for (auto& one : row) one = Floats::zero();
   for (int64_t step = 0; step < steps; step++, panel += kStepBytes) {
-    fetch_ahead(panel);
+    for (int c = 0; c < kTileVectors; c++) fetch_ahead(panel + 64 * c);
     Pairs weights[kTileVectors];
     for (int c = 0; c < kTileVectors; c++) weights[c] = Pairs::load(panel + 64 * c);
     for (int r = 0; r < Rows; r++) {
@@ -42,7 +37,7 @@ void multiply_bytes(const void* const* rows, const uint8_t* panel, int64_t steps
   for (auto& row : tile)
     for (int c = 0; c < kTileVectors; c++) row[c] = _mm512_loadu_si512(first_sums + c * kLanes);
   for (int64_t step = 0; step < steps; step++, panel += kStepBytes) {
-    fetch_ahead(panel);
+    for (int c = 0; c < kTileVectors; c++) fetch_ahead(panel + 64 * c);
     __m512i weights[kTileVectors];
     for (int c = 0; c < kTileVectors; c++) weights[c] = _mm512_loadu_si512(panel + 64 * c);
     for (int r = 0; r < Rows; r++) {
