@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from contract import Failed, Finished, MethodNotAllowed, ServingError
+from contract import Failed, Finished, MethodNotAllowed, ServingError, Task
 from gateway.body import read_bytes
 from gateway.dialects import chatglm2
 from gateway.dialects.chatglm2 import Answer, Asked, RenderAnswer
@@ -51,10 +51,7 @@ def chatglm2_routes(streams: Streams) -> Blueprint:
 
     @routes.post("/tokenize")
     def tokenize() -> Response:
-        task, wants_tokens = chatglm2.parse_tokenize(read_bytes(request, limits), limits)
-        with streams.open(task, Connection(request.environ)) as stream:
-            _, finished = stream.collect()
-        return Response(chatglm2.render_tokens(finished, wants_tokens), mimetype="application/json")
+        return answer_tokens(streams, *chatglm2.parse_tokenize(read_bytes(request, limits), limits))
 
     @routes.post("/interrupt")
     def interrupt() -> Response:
@@ -91,6 +88,13 @@ def answer_whole(streams: Streams, asked: Asked) -> Response:
     except TaskFailed as error:
         return refuse(error.failed, as_event=False, task_id=error.task_id)
     return Response(asked.answer_prefix + turn.text, mimetype="text/plain")
+
+
+def answer_tokens(streams: Streams, task: Task, wants_tokens: bool) -> Response:
+    """Answer with a text's tokens, or how many they are."""
+    with streams.open(task, Connection(request.environ)) as stream:
+        _, finished = stream.collect()
+    return Response(chatglm2.render_tokens(finished, wants_tokens), mimetype="application/json")
 
 
 def grow(
