@@ -1,8 +1,8 @@
 """Lectern against another server on one model: `python -m benchmarks.serve --help`.
 
 Both are driven in turn through streamed /v1/chat/completions with the same prompts, in rounds, because a
-machine's speed changes while one measures. The one that is not driven stays up; how much processor time it
-took meanwhile is reported.
+machine's speed changes while one measures. The peer is halted while Lectern is driven; Lectern stays up while
+the peer is, and how much processor time it took meanwhile is reported.
 """
 
 import argparse
@@ -13,8 +13,8 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,8 @@ def measure_level(
         for side, server in servers.items():
             others = {name: other.cpu_seconds() for name, other in servers.items() if name != side}
             began, client_began = time.perf_counter(), time.process_time()
-            rounds[side] += [asyncio.run(drive(server, burst, options)) for burst in contents]
+            with paused(servers["peer"]) if side == "lectern" else nullcontext():
+                rounds[side] += [asyncio.run(drive(server, burst, options)) for burst in contents]
             seconds = time.perf_counter() - began
             client_share.append((time.process_time() - client_began) / seconds)
             for name, before in others.items():
@@ -113,6 +114,16 @@ def measure_level(
     for side, shares in idle.items():
         figures[side]["cores_while_the_other_is_driven"] = round(max(shares), 3)
     return figures | {"cores_of_the_client": round(max(client_share), 3)}
+
+
+@contextmanager
+def paused(server: Server) -> Generator[None, None, None]:
+    """Halt the server meanwhile."""
+    server.pause()
+    try:
+        yield
+    finally:
+        server.go_on()
 
 
 async def drive(server: Server, contents: list[str], options: argparse.Namespace) -> list[StreamRecord]:
