@@ -23,7 +23,7 @@ from templates import BUILT_IN_TASKS, TaskFileError, load_tasks
 from workers.errors import CannotLoad
 from workers.loop import WorkerLoop
 from workers.models import create_model
-from workers.placement import Placement
+from workers.placement import Board, Placement
 from workers.terminal import Terminal
 from workers.upstream.reach import Reach
 
@@ -88,6 +88,9 @@ def load_model(settings: Settings) -> Model:
     if settings.upstream:
         upstream = settings.upstream[0]
         return create_model(upstream.place, upstream.name, placement_of(settings), reach_of(settings))
+    if settings.bmodel:
+        board = Board(settings.token_config, settings.dev_id.groups[0])
+        return create_model(settings.bmodel.path, settings.bmodel.name, placement_of(settings), board=board)
     named = settings.model[0]
     return create_model(named.path, named.name, placement_of(settings))
 

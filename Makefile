@@ -12,7 +12,7 @@ PEERS := transformers vllm llamacpp
 PEER_PACKAGES := cmake g++ libnuma1 libtcmalloc-minimal4
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint test-native-sanitized setup system-packages peers clean
+.PHONY: help run test lint test-native-sanitized test-tpu setup system-packages peers clean
 
 help: ## show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name text; do printf '  make %-24s %s\n' "$$name" "$$text"; done
@@ -30,6 +30,10 @@ lint: $(VENV)/ready-to-test ## check format, lint and types
 
 test-native-sanitized: $(VENV)/ready-to-test ## run the native step's C++ under the address and undefined-behaviour sanitizers
 	@$(PYTHON) -m scripts.test_native_sanitized
+
+test-tpu: $(VENV)/ready-to-test ## set up the Sophon TPU's compiler and simulator (Python 3.10, 7 GB in var/tpu) and run the tests on them
+	@bash scripts/tpu_environment.sh
+	TPU_SIMULATOR=required $(PYTHON) -m pytest tests/tpu $(ARGS)
 
 setup: $(VENV)/ready-to-test ## set up everything that running and testing need
 

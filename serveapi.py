@@ -16,6 +16,7 @@ from settings import (
     LOG_FORMAT,
     PROJECT_FOLDER,
     Address,
+    Chips,
     Program,
     SettingError,
     Settings,
@@ -90,21 +91,28 @@ def supervise(settings: Settings) -> int:
 def worker_commands(settings: Settings) -> Iterator[Command]:
     """Yield a command for each worker, named after its model where there are several."""
     for own in settings_of_models(settings):
-        workers = 1 if own.upstream else settings.workers  # the other server does the work
+        shares = own.upstream or own.bmodel  # the other server does the work, or the chip has one worker
+        workers = 1 if shares else settings.workers
         for number in range(1, workers + 1):
             words = ["worker"]
             words += own.labels if len(settings.labels) > 1 else []
+            words += ["chip", str(own.dev_id)] if own.bmodel and len(settings.dev_id.groups) > 1 else []
             words += [str(number)] if workers > 1 else []
             yield command(" ".join(words), "LLMapis", replace(own, dial=settings.dial_endpoints))
 
 
 def settings_of_models(settings: Settings) -> Iterator[Settings]:
-    """Yield the settings for each model alone, and no other upstream's key among them."""
+    """Yield the settings for each model alone, and no other upstream's key among them; a bmodel is one for
+    each of its groups of chips."""
+    alone = replace(settings, model=(), upstream=(), upstream_api_key=())
+    without_chips = replace(alone, bmodel=None, token_config=None, dev_id=Settings.dev_id)
     for model in settings.model:
-        yield replace(settings, model=(model,), upstream=(), upstream_api_key=())
+        yield replace(without_chips, model=(model,))
+    for group in settings.dev_id.groups if settings.bmodel else ():
+        yield replace(alone, dev_id=Chips((group,)))
     for upstream in settings.upstream:
         keys = settings.keys_of(upstream)
-        yield replace(settings, model=(), upstream=(upstream,), upstream_api_key=keys)
+        yield replace(without_chips, upstream=(upstream,), upstream_api_key=keys)
 
 
 def command(name: str, program: Program, settings: Settings) -> Command:

@@ -10,6 +10,7 @@ path gets a number of its own that is never used again, so two paths cannot be t
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Protocol
 
 #: Tokens of a block: small enough that little is wasted, large enough that tables stay short.
 BLOCK_TOKENS = 16
@@ -21,8 +22,35 @@ ROOT_PATH = 0
 Content = tuple[int, tuple[int, ...]]
 
 
+class Cache(Protocol):
+    """What the scheduler asks: which blocks are there, and what they hold.
+
+    Blocks are given to a sequence in the order of its text; `match` and `take` begin it, `allocate`
+    goes on, `release` ends it.
+    """
+
+    block_tokens: int
+
+    @property
+    def available(self) -> int: ...
+
+    def match(self, tokens: Sequence[int]) -> list[int]: ...
+
+    def content(self, blocks: Sequence[int], index: int, tokens: Sequence[int]) -> Content | None: ...
+
+    def fits(self, matched: Sequence[int], needed: int, owed: int) -> bool: ...
+
+    def take(self, matched: list[int]) -> list[int]: ...
+
+    def allocate(self, behind: Sequence[int]) -> int | None: ...
+
+    def publish(self, blocks: Sequence[int], index: int, tokens: Sequence[int]) -> None: ...
+
+    def release(self, blocks: Sequence[int]) -> None: ...
+
+
 class BlockCache:
-    """The blocks of one executor."""
+    """The blocks of one executor, each anywhere in its memory."""
 
     def __init__(self, blocks: int, block_tokens: int = BLOCK_TOKENS) -> None:
         self.blocks = blocks
@@ -65,7 +93,15 @@ class BlockCache:
         path = self._path_of_block[blocks[index - 1]] if index else ROOT_PATH
         return path, tuple(tokens[start : start + self.block_tokens])
 
-    def allocate(self) -> int | None:
+    def fits(self, matched: Sequence[int], needed: int, owed: int) -> bool:
+        """Whether `needed` blocks more than the matched ones are there, and those owed to others too."""
+        return needed + owed <= self.available
+
+    def take(self, matched: list[int]) -> list[int]:
+        """Return the blocks that a sequence begins with: the matched ones, which it shares."""
+        return matched
+
+    def allocate(self, behind: Sequence[int] = ()) -> int | None:
         """Hold and return a block of unknown content, or None if all are held."""
         if self._free:
             block = self._free.pop()

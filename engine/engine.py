@@ -27,7 +27,7 @@ from contract import (
 )
 from engine.answer import Answer
 from engine.batch import Batch, Executor, build_batch
-from engine.cache import BlockCache
+from engine.cache import BlockCache, Cache
 from engine.detokenizer import Detokenizer
 from engine.masks import Masks, cannot_go_on
 from engine.pace import Pace
@@ -53,7 +53,9 @@ class Engine:
     """Owns an executor and the thread that drives it; everything else talks to it through `generate`.
 
     `end_ids` are the tokens that end an answer; at most `capacity` sequences run at once, each with
-    at most `context_tokens` tokens, prompt and answer together.
+    at most `context_tokens` tokens, prompt and answer together. `cache` is the bookkeeping of the
+    executor's memory, blocks anywhere if it is left out. With `whole_prompt_tokens` a prompt is computed
+    in one step, and has at most so many tokens.
     """
 
     def __init__(
@@ -65,13 +67,21 @@ class Engine:
         capacity: int,
         context_tokens: int,
         step_tokens: int = STEP_TOKENS,
+        cache: Cache | None = None,
+        whole_prompt_tokens: int | None = None,
     ) -> None:
         self.executor = executor
         self._vocabulary = vocabulary
         self._end_ids = end_ids
         self.context_tokens = min(context_tokens, executor.cache_blocks * executor.block_tokens)
-        cache = BlockCache(executor.cache_blocks, executor.block_tokens)
-        self._scheduler = Scheduler(cache, step_tokens, capacity, executor.cheap_rows)
+        self._whole_prompt_tokens = whole_prompt_tokens
+        self._scheduler = Scheduler(
+            cache or BlockCache(executor.cache_blocks, executor.block_tokens),
+            step_tokens,
+            capacity,
+            executor.cheap_rows,
+            whole_prompts=whole_prompt_tokens is not None,
+        )
         self._pace = Pace(step_tokens)
         self._masks = Masks()
         self._arrivals: Queue[list[Sequence]] = Queue(maxsize=4 * capacity)
@@ -143,13 +153,7 @@ class Engine:
         goes_on: bool,
     ) -> list[Sequence]:
         """Return one sequence per choice. Raises what is wrong with the request."""
-        if not prompt:
-            raise InvalidRequest("the prompt is empty")
-        if len(prompt) >= self.context_tokens:
-            raise PromptTooLong(
-                f"the prompt has {len(prompt)} tokens; with room for an answer, "
-                f"at most {self.context_tokens - 1} fit the context"
-            )
+        self._check_length(prompt)
         check_sampling(sampling, len(self._vocabulary))
         grammar = None if form is None else self._grammar(form)
         room = self.context_tokens if sampling.max_tokens is None else len(prompt) + sampling.max_tokens
@@ -171,6 +175,20 @@ class Engine:
             )
             for choice in range(sampling.choices)
         ]
+
+    def _check_length(self, prompt: list[int]) -> None:
+        if not prompt:
+            raise InvalidRequest("the prompt is empty")
+        if len(prompt) >= self.context_tokens:
+            raise PromptTooLong(
+                f"the prompt has {len(prompt)} tokens; with room for an answer, "
+                f"at most {self.context_tokens - 1} fit the context"
+            )
+        if self._whole_prompt_tokens is not None and len(prompt) > self._whole_prompt_tokens:
+            raise PromptTooLong(
+                f"the prompt has {len(prompt)} tokens; the model takes at most "
+                f"{self._whole_prompt_tokens} at once and cannot take them in parts"
+            )
 
     def _compile(self, form: AnswerForm) -> CompiledGrammar:
         try:

@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass, replace
 
-from engine.cache import BlockCache, Content
+from engine.cache import Cache, Content
 from engine.sequence import Sequence
 
 
@@ -35,14 +35,24 @@ class Scheduler:
 
     `step_tokens` bounds the tokens of one step, so that a long prompt is computed in chunks and the
     running streams go on beside it; `running_limit` bounds how many run at once. Steps of fewer than
-    `cheap_rows` rows are filled up with guesses.
+    `cheap_rows` rows are filled up with guesses. With `whole_prompts` a prompt is computed in one step,
+    one prompt per step.
     """
 
-    def __init__(self, cache: BlockCache, step_tokens: int, running_limit: int, cheap_rows: int = 0) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        step_tokens: int,
+        running_limit: int,
+        cheap_rows: int = 0,
+        *,
+        whole_prompts: bool = False,
+    ) -> None:
         self.cache = cache
         self.step_tokens = step_tokens
         self.running_limit = running_limit
         self.cheap_rows = cheap_rows
+        self.whole_prompts = whole_prompts
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
 
@@ -70,13 +80,13 @@ class Scheduler:
         self._admit()
         decoding = sum(1 for sequence in self.running if sequence.pending == 1)
         bound = readers_tokens if decoding and readers_tokens is not None else self.step_tokens
-        chunk_budget = max(bound - decoding, 1)
+        chunk_budget = most_rows = max(bound - decoding, 1)
         works: list[Work] = []
         index = 0
         while index < len(self.running):  # it may shrink at its end, where the youngest are set back
             sequence = self.running[index]
             index += 1
-            rows = 1 if sequence.pending == 1 else min(sequence.pending, chunk_budget)
+            rows = self._rows(sequence, chunk_budget, is_first=chunk_budget == most_rows)
             if rows and self._reserve(sequence, sequence.computed + rows):
                 works.append(Work(sequence, sequence.computed, sequence.computed + rows))
                 chunk_budget -= rows if sequence.pending > 1 else 0
@@ -110,7 +120,7 @@ class Scheduler:
                 passed.append(self.waiting.popleft())
                 continue
             needed = self._blocks_for(len(sequence.tokens) + 1) - len(matched)
-            if needed + owed > self.cache.available:
+            if not self.cache.fits(matched, needed, owed):
                 self.cache.release(matched)
                 break
             owed += needed
@@ -118,12 +128,22 @@ class Scheduler:
             promised.add(self._promise(sequence))
         self.waiting.extendleft(reversed(passed))
 
+    def _rows(self, sequence: Sequence, chunk_budget: int, *, is_first: bool) -> int:
+        """Return how many of a sequence's tokens the step computes; `is_first` says that no other prompt
+        has a part in it."""
+        if sequence.pending == 1:
+            return 1
+        if self.whole_prompts and not sequence.computed:
+            return sequence.pending if is_first else 0
+        return min(sequence.pending, max(chunk_budget, 0))
+
     def _start(self, sequence: Sequence, matched: list[int]) -> None:
-        sequence.blocks = matched
-        sequence.computed = len(matched) * self.cache.block_tokens
+        self.running.append(sequence)  # before its blocks are made ready: if that fails, it is told
+        computed = len(matched) * self.cache.block_tokens
+        sequence.blocks = self.cache.take(matched)
+        sequence.computed = computed
         if not sequence.steps:
             sequence.cached_tokens = min(sequence.computed, sequence.prompt_tokens)
-        self.running.append(sequence)
 
     def _promise(self, sequence: Sequence) -> Content | None:
         """Return the content of the next block that it will make known, if its tokens are there for one."""
@@ -146,7 +166,7 @@ class Scheduler:
         """Give it blocks for so many guessed tokens, as long as nobody is set back for them."""
         tokens = len(sequence.tokens)
         while len(sequence.blocks) < self._blocks_for(tokens + wanted):
-            if (block := self.cache.allocate()) is None:
+            if (block := self.cache.allocate(sequence.blocks)) is None:
                 break
             sequence.blocks.append(block)
         return len(sequence.blocks) * self.cache.block_tokens - tokens
@@ -154,7 +174,7 @@ class Scheduler:
     def _reserve(self, sequence: Sequence, tokens: int) -> bool:
         """Give it blocks for so many tokens, setting back the youngest if need be; False if it is that."""
         while len(sequence.blocks) < self._blocks_for(tokens):
-            block = self.cache.allocate()
+            block = self.cache.allocate(sequence.blocks)
             if block is not None:
                 sequence.blocks.append(block)
                 continue

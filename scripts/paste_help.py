@@ -50,7 +50,7 @@ def _row(name: str, spec: Spec) -> str:
 
 def _older_row(older: OlderFlag) -> str:
     said = ", ".join(f"`{one} {older.metavar}`" for one in older.flags)
-    return _table_row((said, older.explanation))
+    return _table_row((said, older.meaning))
 
 
 def _table_row(cells: tuple[str, ...]) -> str:

@@ -4,7 +4,7 @@ from settings.older_flags import OLDER_FLAGS, OlderFlag
 from settings.settings import CLASSIC_PORTS, LOG_FORMAT, Settings, flag, socket_folder, specs, variable
 from settings.sources import read_settings
 from settings.spec import PROJECT_FOLDER, Program, Spec
-from settings.values import SCRIPTED_PREFIX, Address, Memory, NamedModel, SettingError, Upstream
+from settings.values import SCRIPTED_PREFIX, Address, Chips, Memory, NamedModel, SettingError, Upstream
 
 __all__ = [
     "CLASSIC_PORTS",
@@ -13,6 +13,7 @@ __all__ = [
     "PROJECT_FOLDER",
     "SCRIPTED_PREFIX",
     "Address",
+    "Chips",
     "Memory",
     "NamedModel",
     "OlderFlag",

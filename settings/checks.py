@@ -14,6 +14,7 @@ def check(program: Program, settings: Settings) -> None:
     """Raise SettingError if settings that are right one by one do not fit together."""
     _check_bus(settings)
     _check_models(program, settings)
+    _check_chips(program, settings)
     if program == "serveapi":
         _check_listen(settings)
 
@@ -35,7 +36,8 @@ def _check_models(program: Program, settings: Settings) -> None:
         raise SettingError("--model is empty: name at least one model")
     if len(set(names)) < len(names):
         raise SettingError(
-            "--model uses a name twice, or --upstream one of its names: tell them apart with NAME=…"
+            "--model uses a name twice, or --bmodel or --upstream one of its names: tell them apart with "
+            "NAME=…"
         )
     if program == "LLMapis" and len(names) > 1:
         raise SettingError(f"--model: a worker holds one model, not {len(names)} ({', '.join(names)})")
@@ -46,6 +48,18 @@ def _check_models(program: Program, settings: Settings) -> None:
         raise SettingError(
             "--upstream-api-key: each key belongs to one upstream, so with several give the upstreams "
             "names and write NAME=KEY"
+        )
+
+
+def _check_chips(program: Program, settings: Settings) -> None:
+    if settings.bmodel is None:
+        for name in ("token_config", "dev_id"):
+            if getattr(settings, name) != getattr(Settings, name):
+                raise SettingError(f"{flag(name)} belongs to a bmodel: name one with --bmodel")
+    elif program == "LLMapis" and len(settings.dev_id.groups) > 1:
+        raise SettingError(
+            f"--dev-id {settings.dev_id} is for several workers: this one needs one chip, or those of a "
+            "bmodel that is compiled for several, such as 0+1"
         )
 
 

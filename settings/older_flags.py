@@ -10,42 +10,23 @@ from settings.values import MODEL_NAME, Address, NamedModel, SettingError
 #: Bits of the weights, as `--quantize` counts them, and the tier that has so many; 0 is "not at all".
 TIER_OF_BITS = {"4": "small", "8": "medium", "16": "large", "0": "large"}
 
-_NO_TPU = "this version has no worker for Sophon TPUs"
-_OWN_TOKENIZER = "a model's tokenizer is read from the folder that --model names, so leave it out"
-
 
 @dataclass(frozen=True)
 class OlderFlag:
-    """How an older program was told something; `setting` is told it now, or None: `meaning` says why not."""
+    """How an older program was told something, and the setting that is told it now."""
 
     flags: tuple[str, ...]
     metavar: str
-    setting: str | None
+    setting: str
     meaning: str
 
-    @property
-    def explanation(self) -> str:
-        return self.meaning if self.setting else f"refused: {self.meaning}"
 
-
-#: By the name that the command line's parser uses; what is refused stands first, so that it is told first.
+#: By the name that the command line's parser uses.
 OLDER_FLAGS = {
-    "older_bmodel": OlderFlag(
-        ("--bmodel",),
-        "PATH",
-        None,
-        f"{_NO_TPU}, which alone can run a compiled net: name the folder of a Hugging Face checkpoint "
-        "with --model",
+    "older_token_config": OlderFlag(
+        ("--token_config", "--token"), "FOLDER", "token_config", "the same as --token-config"
     ),
-    "older_token_config": OlderFlag(("--token_config",), "FOLDER", None, _OWN_TOKENIZER),
-    "older_token": OlderFlag(("--token",), "FOLDER", None, _OWN_TOKENIZER),
-    "older_dev_id": OlderFlag(
-        ("--dev_id",),
-        "N[,N…]",
-        None,
-        f"{_NO_TPU}: choose cpu or cuda with --device, and among GPUs with CUDA_VISIBLE_DEVICES in the "
-        "environment",
-    ),
+    "older_dev_id": OlderFlag(("--dev_id",), "N[,N…]", "dev_id", "the same as --dev-id"),
     "older_name": OlderFlag(("--name",), "NAME", "model", "the model's name, as in --model NAME=PATH"),
     "older_batch_size": OlderFlag(
         ("--batch_size",),
@@ -79,14 +60,15 @@ class Meant:
 def translate(said: Mapping[str, str], settings: Collection[str]) -> dict[str, Meant]:
     """Return what the older flags mean by setting, all but the model's name; `settings` are said beside them.
 
-    Raises SettingError if a flag has no meaning here, or says again what a setting says.
+    Raises SettingError if a flag says again what a setting says.
     """
     for older in (one for name, one in OLDER_FLAGS.items() if name in said):
-        if older.setting is None:
-            raise SettingError(f"{older.flags[0]} cannot be used: {older.meaning}")
         if older.setting in settings and older.setting != "model":  # a model has a name and a place
             raise SettingError(f"{older.flags[0]} and {flag(older.setting)} say the same: leave one out")
-    meant = {}
+    meant: dict[str, Meant] = {}
+    for name in ("older_token_config", "older_dev_id"):
+        if name in said:
+            meant[OLDER_FLAGS[name].setting] = Meant(OLDER_FLAGS[name].flags[0], said[name])
     if "older_batch_size" in said:
         meant["capacity"] = Meant("--batch_size", said["older_batch_size"])
     if "older_quantize" in said:

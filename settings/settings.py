@@ -12,7 +12,7 @@ from typing import Literal
 
 from settings import values
 from settings.spec import Program, Spec, setting
-from settings.values import Address, Memory, NamedModel, Upstream
+from settings.values import Address, Chips, Memory, NamedModel, Upstream
 
 #: What the name of every environment variable of ours begins with.
 ENVIRONMENT_PREFIX = "LECTERN_"
@@ -193,6 +193,33 @@ class Settings:
         "N",
         "tasks that a worker holds at most, running and waiting; a fuller one refuses",
     )
+    bmodel: NamedModel | None = setting(
+        None,
+        values.bmodel,
+        "Models on Sophon TPUs",
+        _BOTH,
+        "[NAME=]FILE",
+        "compiled net of a language model to run on a TPU, and the name that requests use (the file's name "
+        "if left out); it takes the place of the default of --model. More in docs/sophon.md",
+    )
+    token_config: Path | None = setting(
+        None,
+        values.path,
+        "Models on Sophon TPUs",
+        _BOTH,
+        "FOLDER",
+        "folder of the bmodel's tokenizer; if left out, the folder 'config' beside the bmodel, where the "
+        "compiler puts it",
+    )
+    dev_id: Chips = setting(
+        "0",
+        values.chips,
+        "Models on Sophon TPUs",
+        _BOTH,
+        "N[,N…]",
+        "chips to run the bmodel on: 0,1 starts a worker on each of the two, 0+1 one worker on both, for a "
+        "bmodel that is compiled for two",
+    )
     upstream: tuple[Upstream, ...] = setting(
         None,
         values.upstream,
@@ -315,7 +342,8 @@ class Settings:
     @property
     def labels(self) -> tuple[str, ...]:
         """What the models are called on this machine, those of other servers last."""
-        return (*(one.name for one in self.model), *(one.label for one in self.upstream))
+        models = self.model if self.bmodel is None else (*self.model, self.bmodel)
+        return (*(one.name for one in models), *(one.label for one in self.upstream))
 
     def keys_of(self, upstream: Upstream) -> tuple[str, ...]:
         """The API key of an upstream: the one under its name, or all if no other upstream takes one."""

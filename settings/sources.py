@@ -47,16 +47,25 @@ def read_settings(program: Program, argv: Sequence[str], environ: Mapping[str, s
     if config := chosen.get("config"):
         from_file = {name: _value(name, one) for name, one in _from_file(config).items()}
         chosen = {**from_file, **chosen}
-    if not chosen.keys() & {"model", "upstream"} and (url := environ.get(YUAN_VARIABLE)):
+    if not chosen.keys() & {"model", "bmodel", "upstream"} and (url := environ.get(YUAN_VARIABLE)):
         said_of_yuan = Said(f"{YUAN_VARIABLE} in the environment", (f"yuan:{url}",), Path.cwd())
         chosen["upstream"] = _value("upstream", said_of_yuan)
-    if "upstream" in chosen:
+    if chosen.keys() & {"bmodel", "upstream"}:
         chosen.setdefault("model", ())
     if (name := older.get("older_name")) is not None:
-        chosen["model"] = rename(chosen.get("model", Settings.model), name)
+        _rename(chosen, name)
     settings = Settings(**chosen)
     check(program, settings)
     return settings
+
+
+def _rename(chosen: dict[str, Any], name: str) -> None:
+    """Give the one model that was chosen another name. Raises SettingError."""
+    models = chosen.get("model", Settings.model)
+    if bmodel := chosen.get("bmodel"):
+        (chosen["bmodel"],) = rename((*models, bmodel), name)
+    else:
+        chosen["model"] = rename(models, name)
 
 
 def parser_for(program: Program) -> argparse.ArgumentParser:
@@ -78,7 +87,7 @@ def parser_for(program: Program) -> argparse.ArgumentParser:
     general = next(iter(groups.values()))
     older_group = parser.add_argument_group("Flags of older programs, on the command line only")
     for name, older in OLDER_FLAGS.items():
-        older_group.add_argument(*older.flags, dest=name, metavar=older.metavar, help=older.explanation)
+        older_group.add_argument(*older.flags, dest=name, metavar=older.metavar, help=older.meaning)
     general.add_argument("--help", "-h", action="help", help="show this text and end")
     return parser
 

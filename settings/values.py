@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 #: What a model's path begins with when it is a script of answers and no folder.
 SCRIPTED_PREFIX = "scripted:"
 
+#: How the file of a compiled net ends.
+BMODEL_SUFFIX = ".bmodel"
+
 #: What a model may be called.
 MODEL_NAME = r"[\w.-]{1,64}"
 
@@ -68,8 +71,10 @@ class NamedModel:
 
     @classmethod
     def own_name(cls, path: str) -> str:
-        """What it is called if nobody names it: as its folder, or `scripted`."""
-        return "scripted" if path.startswith(SCRIPTED_PREFIX) else Path(path).name
+        """What it is called if nobody names it: as its folder, its bmodel's stem, or `scripted`."""
+        if path.startswith(SCRIPTED_PREFIX):
+            return "scripted"
+        return Path(path).name.removesuffix(BMODEL_SUFFIX)
 
     @property
     def is_renamed(self) -> bool:
@@ -99,6 +104,16 @@ class Upstream:
 
     def __str__(self) -> str:
         return f"{self.name}={self.place}" if self.name else self.place
+
+
+@dataclass(frozen=True)
+class Chips:
+    """Ids of TPU chips: a group for each worker, whose chips share one bmodel's work."""
+
+    groups: tuple[tuple[int, ...], ...]
+
+    def __str__(self) -> str:
+        return ",".join("+".join(map(str, group)) for group in self.groups)
 
 
 @dataclass(frozen=True)
@@ -159,6 +174,27 @@ def model(text: str, base: Path) -> NamedModel:
     if not re.fullmatch(MODEL_NAME, name):
         raise ValueError("must be [NAME=]PATH, the name up to 64 letters, digits, '.', '_' or '-'")
     return NamedModel(name, folder)
+
+
+def bmodel(text: str, base: Path) -> NamedModel:
+    """Take [NAME=]FILE; without a name it is the file's stem."""
+    said = model(text, base) if not text.startswith(SCRIPTED_PREFIX) else None
+    if said is None or not said.path.endswith(BMODEL_SUFFIX):
+        raise ValueError(f"must be [NAME=]FILE with the file of a compiled net, FILE{BMODEL_SUFFIX}")
+    return said
+
+
+def chips(text: str, base: Path) -> Chips:
+    """Take ids separated by commas, each of its own worker, and by + where chips share a bmodel's work."""
+    if not re.fullmatch(r"[0-9]{1,4}([,+][0-9]{1,4})*", text):
+        raise ValueError(
+            "must be numbers of chips such as 0, or 0,1 for a worker each, or 0+1 for one on both"
+        )
+    groups = tuple(tuple(map(int, group.split("+"))) for group in text.split(","))
+    ids = [id_ for group in groups for id_ in group]
+    if len(set(ids)) < len(ids):
+        raise ValueError("must not name a chip twice")
+    return Chips(groups)
 
 
 def upstream(text: str, base: Path) -> Upstream:

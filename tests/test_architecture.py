@@ -42,7 +42,7 @@ OWNERS: dict[str, set[str]] = {
     "jinja2": {"templates"},
     "requests": {"workers/upstream", "testpost", "download"},
     "llguidance": {"grammar"},
-    "sophon": {"workers/sophon"},
+    "sophon": {"engine/executors/sophon"},
 }
 
 

@@ -84,7 +84,7 @@ def load_local_model(path: Path, name: str, placement: Placement) -> LocalModel:
         raise CannotLoad(f"the model in {path} does not fit: {error}") from error
     except Exception as error:  # a file that is not what it should be makes libraries raise anything
         logger.debug("Loading %s failed", path, exc_info=True)
-        raise CannotLoad(f"cannot load the model in {path}: {_one_line(error)}") from error
+        raise CannotLoad(f"cannot load the model in {path}: {one_line(error)}") from error
     engine.start()
     logger.info("Loaded %s with %d tokens of context", name, engine.context_tokens)
     card = ModelCard(name=name, fingerprint=fingerprint(path, tier), context_tokens=engine.context_tokens)
@@ -93,9 +93,12 @@ def load_local_model(path: Path, name: str, placement: Placement) -> LocalModel:
 
 def fingerprint(path: Path, tier: str = "large") -> str:
     """Return 16 hexadecimal digits that differ where weights, tier, configuration or tokenizer differ."""
-    digest = hashlib.sha256(b"" if tier == "large" else tier.encode())
-    kinds = {".safetensors", ".json", ".model", ".jinja", ".txt", ".tiktoken"}
-    files = sorted(file for file in path.iterdir() if file.suffix in kinds)
+    return fingerprint_of(telling_files(path), "" if tier == "large" else tier)
+
+
+def fingerprint_of(files: Sequence[Path], word: str = "") -> str:
+    """Return 16 hexadecimal digits that differ where files differ, by their heads and tails."""
+    digest = hashlib.sha256(word.encode())
     for file in files:
         size = file.stat().st_size
         digest.update(f"{file.name} {size}\n".encode())
@@ -104,6 +107,12 @@ def fingerprint(path: Path, tier: str = "large") -> str:
             stream.seek(max(0, size - FINGERPRINT_BYTES))
             digest.update(stream.read())
     return digest.hexdigest()[:16]
+
+
+def telling_files(path: Path) -> list[Path]:
+    """Return the files of a folder that say what a model says."""
+    kinds = {".safetensors", ".json", ".model", ".jinja", ".txt", ".tiktoken"}
+    return sorted(file for file in path.iterdir() if file.suffix in kinds)
 
 
 def _load(path: Path, placement: Placement) -> tuple[ChatTokenizer, Engine, str]:
@@ -184,5 +193,6 @@ def _end_ids(model: PreTrainedModel, tokenizer: ChatTokenizer) -> frozenset[int]
     return frozenset(said if tokenizer.end_id is None else [*said, tokenizer.end_id])
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Return what an error says, shortened for a log line."""
     return textwrap.shorten(f"{type(error).__name__}: {error}", REASON_CHARACTERS, placeholder=" …")

@@ -6,7 +6,7 @@ from pathlib import Path
 from contract import Model
 from settings import SCRIPTED_PREFIX
 from workers.errors import CannotLoad
-from workers.placement import Placement
+from workers.placement import Board, Placement
 from workers.scripted import ScriptedModel
 from workers.upstream.reach import Reach
 
@@ -14,16 +14,27 @@ from workers.upstream.reach import Reach
 _SCRIPT = re.compile(r"(?:([0-9]+(?:\.[0-9]+)?):)?(.*)", re.DOTALL)
 
 
-def create_model(path: str, name: str, placement: Placement, reach: Reach | None = None) -> Model:
+def create_model(
+    path: str,
+    name: str,
+    placement: Placement,
+    reach: Reach | None = None,
+    *,
+    board: Board | None = None,
+) -> Model:
     """Load the model at `path`: the folder of a Hugging Face checkpoint, or `scripted:[SECONDS:]TEXT`.
 
-    With `reach` it is a model on another server, `openai:URL[#MODEL]` or `yuan:URL`. Raises CannotLoad,
-    whose message is one line for people.
+    With `reach` it is a model on another server, `openai:URL[#MODEL]` or `yuan:URL`, with `board` the
+    bmodel of a Sophon TPU. Raises CannotLoad, whose message is one line for people.
     """
     if reach is not None:
         from workers.upstream.opening import open_upstream  # brings requests and the grammars
 
         return open_upstream(path, name, reach)
+    if board is not None:
+        from workers.sophon import load_sophon_model  # brings torch as well
+
+        return load_sophon_model(Path(path), name, board, placement)
     if path.startswith(SCRIPTED_PREFIX):
         return _scripted(path.removeprefix(SCRIPTED_PREFIX), name, placement.context_tokens)
     folder = Path(path)

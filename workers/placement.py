@@ -1,6 +1,7 @@
 """How a model is to be loaded and run: what a person can choose about it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 
@@ -20,3 +21,14 @@ class Placement:
     context_tokens: int = 0
     capacity: int = 64
     executor: Literal["auto", "native", "torch"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Where a bmodel runs: its chips, which share its work, and the folder of its tokenizer.
+
+    `token_config` None stands for the folder that the compiler makes beside the bmodel.
+    """
+
+    token_config: Path | None
+    chips: tuple[int, ...]

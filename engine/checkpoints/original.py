@@ -30,6 +30,7 @@ class _TokenizerConfig(msgspec.Struct):
     """What matters of tokenizer_config.json."""
 
     name_or_path: str | None = None
+    tokenizer_class: str | None = None
     added_tokens_decoder: dict[int, _AddedToken] = {}
 
 
@@ -37,6 +38,18 @@ def is_original(path: Path) -> bool:
     """Whether the folder's config.json is one of the original checkpoints'."""
     config = _decode("config.json", (path / "config.json").read_bytes(), object)
     return isinstance(config, dict) and config.get("model_type") == MODEL_TYPE
+
+
+def is_original_tokenizer(path: Path) -> bool:
+    """Whether the folder holds the tokenizer of one of the original checkpoints, with or without a config."""
+    names = (_tokenizer_config(path).tokenizer_class or "", str(_config(path).get("model_type")))
+    is_theirs = names[0].startswith("ChatGLM") or names[1] == MODEL_TYPE
+    return is_theirs and (path / "tokenizer.model").is_file()
+
+
+def end_ids(path: Path) -> frozenset[int]:
+    """Return the ids that end an answer of the folder's model."""
+    return frozenset(_family(path).end_ids)
 
 
 def load_tokenizer(path: Path) -> ChatTokenizer:
@@ -107,6 +120,9 @@ def _tokenizer_config_text(path: Path) -> bytes:
 
 
 def _config(path: Path) -> dict[str, Any]:
+    """Return the config; the folder of a tokenizer alone may have none."""
+    if not (path / "config.json").is_file():
+        return {}
     return _decode("config.json", (path / "config.json").read_bytes(), dict[str, Any])
 
 

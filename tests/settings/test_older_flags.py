@@ -1,4 +1,4 @@
-"""Flags of older programs: each means a setting, or is refused with what to use instead."""
+"""Flags of older programs: each means a setting."""
 
 import pytest
 
@@ -46,11 +46,12 @@ def test_an_older_flag_means_a_setting(older, modern, program):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--bmodel", "x.bmodel"], "--bmodel cannot be used: this version has no worker for Sophon TPUs"),
-        (["--bmodel", "x.bmodel", "--token", "t", "--dev_id", "0"], "--bmodel cannot be used"),
-        (["--token_config", "t"], "read from the folder that --model names"),
-        (["--token", "t"], "read from the folder that --model names"),
-        (["--dev_id", "0,1"], "CUDA_VISIBLE_DEVICES"),
+        (["--token_config", "t"], "--token-config belongs to a bmodel"),
+        (["--dev_id", "0,1"], "--dev-id belongs to a bmodel"),
+        (
+            ["--bmodel", "x.bmodel", "--dev_id", "all"],
+            "--dev_id on the command line must be numbers of chips",
+        ),
         (["--port", "0"], "--port on the command line must be HOST:PORT with a port from 1 to 65535"),
         (["-H", "a b"], "--host on the command line must be HOST:PORT"),
         (["-H", "x", "-P", "y"], "--host and --port on the command line must be HOST:PORT"),

@@ -4,6 +4,8 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jsonschema
 import pytest
@@ -21,11 +23,13 @@ from contract import (
 )
 from templates import Answer
 from tests.tiny_checkpoints import write_checkpoint
+from tests.workers.bmodels import stand_in, write_bmodel
 from tests.workers.upstream.reading import read
 from tests.workers.upstream.servers import YuanServer, lectern_over
 from workers.local import load_local_model
-from workers.placement import Placement
+from workers.placement import Board, Placement
 from workers.scripted import ScriptedModel
+from workers.sophon import load_sophon_model
 from workers.upstream.kinds import KINDS
 from workers.upstream.openai import OpenAIModel
 from workers.upstream.opening import open_upstream
@@ -122,7 +126,41 @@ def upstream_yuan(checkpoint):
         yield open_upstream(f"yuan:{url}", "", Reach(context_tokens=1024))
 
 
-MODELS = (local, scripted, upstream_script, upstream_local, upstream_in_words, upstream_yuan)
+@contextmanager
+def tpu(checkpoint, **description):
+    """A compiled checkpoint on a chip that is made of numpy."""
+    with stand_in(), TemporaryDirectory() as folder:
+        bmodel = write_bmodel(Path(folder, "tiny.bmodel"), checkpoint, context=256, **description)
+        model = load_sophon_model(bmodel, "tiny", Board(checkpoint, (0,)), Placement(capacity=6))
+        try:
+            yield model
+        finally:
+            model.close()
+
+
+@contextmanager
+def tpu_in_chunks(checkpoint):
+    with tpu(checkpoint, kind="stages") as model:
+        yield model
+
+
+@contextmanager
+def tpu_without_logits(checkpoint):
+    with tpu(checkpoint, logits=False) as model:
+        yield model
+
+
+MODELS = (
+    local,
+    scripted,
+    upstream_script,
+    upstream_local,
+    upstream_in_words,
+    upstream_yuan,
+    tpu,
+    tpu_in_chunks,
+    tpu_without_logits,
+)
 
 
 @pytest.fixture(params=MODELS, ids=lambda make: make.__name__, scope="module")
@@ -210,8 +248,19 @@ def test_log_probabilities_spell_the_text(model):
     assert all(one.logprob <= 0 and len(one.top) == 2 for one in told)
 
 
+def refused_for_a_form(model):
+    """Whether the model keeps to no form at all; if so, it must say that."""
+    if model.card.capabilities.constraints:
+        return False
+    with pytest.raises(CannotDo, match=r"^form: "):
+        read(ask(model, form=Choices(("yes", "no"))))
+    return True
+
+
 @pytest.mark.parametrize("choices", [1, 2])
 def test_rows_are_rows_and_nothing_else(model, choices):
+    if refused_for_a_form(model):
+        return
     values = ("光学", '力学 "一"', "a\\b")
     form = ChooseRows(values, 2, none_allowed=False)
     texts, _ = read(ask(model, "rows", form, max_tokens=200, choices=choices, temperature=1))
@@ -221,12 +270,16 @@ def test_rows_are_rows_and_nothing_else(model, choices):
 
 
 def test_a_schema_is_kept(model):
+    if refused_for_a_form(model):
+        return
     form = JsonSchema(json.dumps(SCHEMA))
     (text,), _ = read(ask(model, "schema", form, max_tokens=200))
     jsonschema.validate(json.loads(text), SCHEMA)
 
 
 def test_one_of_some_texts_is_chosen(model):
+    if refused_for_a_form(model):
+        return
     (text,), _ = read(ask(model, "yes or no", Choices(("yes", "no")), max_tokens=20))
     assert text in ("yes", "no")
 

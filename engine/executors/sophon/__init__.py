@@ -1,0 +1,1 @@
+"""Compiled nets on Sophon TPUs, through the vendor's `sophon.sail`."""
