@@ -3,7 +3,6 @@
 # ruff: noqa: RUF009 (what `setting` returns is a dataclasses.field, made anew each time)
 
 import os
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -347,12 +346,8 @@ class Settings:
 
     def keys_of(self, upstream: Upstream) -> tuple[str, ...]:
         """The API key of an upstream: the one under its name, or all if no other upstream takes one."""
-        named = tuple(
-            key.removeprefix(f"{upstream.name}=")
-            for key in self.upstream_api_key
-            if upstream.name and key.startswith(f"{upstream.name}=")
-        )
         takers = [one for one in self.upstream if one.takes_key]
+        named = upstream.keys_among(self.upstream_api_key)
         return named or (self.upstream_api_key if takers == [upstream] else ())
 
     @property
@@ -384,7 +379,7 @@ class Settings:
         return own
 
     def __repr__(self) -> str:
-        shown = (f"{name}={_masked(spec, getattr(self, name))}" for name, spec in specs().items())
+        shown = (f"{name}={spec.show(getattr(self, name))}" for name, spec in specs().items())
         return f"Settings({', '.join(shown)})"
 
 
@@ -405,13 +400,3 @@ def variable(name: str) -> str:
 def socket_folder() -> Path:
     """Return the folder of this user's sockets; it is made when a gateway starts, for its owner alone."""
     return Path(tempfile.gettempdir(), f"lectern-{os.getuid()}")
-
-
-def _masked(spec: Spec, value: object) -> str:
-    """Show a value without what is secret in it: a whole key, or the password inside a URL."""
-    if not spec.secret or not value:
-        return repr(value)
-    if isinstance(value, tuple):
-        return repr(("***",) * len(value))
-    without_password = re.sub(r"(//[^:/@]*:).*@", r"\1***@", str(value))
-    return repr(re.sub(r"([?&]\w*pass\w*=)[^&]*", r"\1***", without_password))

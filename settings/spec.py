@@ -1,5 +1,6 @@
 """How one setting is said, checked and explained."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,15 @@ class Spec:
         if len(texts) != 1:
             raise ValueError("takes one value")
         return self.parse(texts[0], base)
+
+    def show(self, value: object) -> str:
+        """Return a value without what is secret in it: a whole key, or the password inside a URL."""
+        if not self.secret or not value:
+            return repr(value)
+        if isinstance(value, tuple):
+            return repr(("***",) * len(value))
+        without_password = re.sub(r"(//[^:/@]*:).*@", r"\1***@", str(value))
+        return repr(re.sub(r"([?&]\w*pass\w*=)[^&]*", r"\1***", without_password))
 
 
 def setting(

@@ -3,7 +3,7 @@
 import ipaddress
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -101,6 +101,11 @@ class Upstream:
     @property
     def takes_key(self) -> bool:
         return self.place.startswith("openai:")
+
+    def keys_among(self, keys: Sequence[str]) -> tuple[str, ...]:
+        """Those that were given as NAME=KEY under its name, without the name."""
+        own = f"{self.name}="
+        return tuple(key.removeprefix(own) for key in keys if self.name and key.startswith(own))
 
     def __str__(self) -> str:
         return f"{self.name}={self.place}" if self.name else self.place
