@@ -97,7 +97,7 @@ def test_a_line_that_is_no_text_does_not_end_the_session(chat):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--bmodel", "x.bmodel", "--token", "t", "--dev_id", "0"), "no worker for Sophon TPUs"),
+        (("--bmodel", "x.bmodel", "--token", "t", "--dev_id", "0"), "x.bmodel: there is no such file"),
         (("--model", "/nowhere"), "no such model"),
         (("--model", "a=x", "--model", "b=y"), "a worker holds one model"),
     ],
