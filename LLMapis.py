@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
@@ -41,14 +42,15 @@ def main() -> int:
         multiprocessing.current_process().name = f"worker-{settings.labels[0]}"
         if settings.chat:
             return chat_in_terminal(settings)
-        loop = build_worker(settings)
+        model, loop = build_worker(settings)
     except (SettingError, TaskFileError, CannotLoad, BusError) as error:
         print(f"LLMapis: {error}", file=sys.stderr)
         return os.EX_CONFIG
     except KeyboardInterrupt:  # while the model was being loaded
         return 128 + signal.SIGINT
     stop_on_signals(loop)
-    loop.run()
+    with closing(model):
+        loop.run()
     return 0
 
 
@@ -66,11 +68,12 @@ def chat_in_terminal(settings: Settings) -> int:
 
     terminal = Terminal(answer, input, partial(print, end="", flush=True))
     signal.signal(signal.SIGINT, lambda number, frame: terminal.interrupt())
-    terminal.run()
+    with closing(model):
+        terminal.run()
     return 0
 
 
-def build_worker(settings: Settings) -> WorkerLoop:
+def build_worker(settings: Settings) -> tuple[Model, WorkerLoop]:
     """Load everything, the model last, and only then dial the gateways."""
     keys = read_keys(settings.bus_key_file) if settings.bus_key_file else None
     templates = load_tasks(settings.templates)
@@ -80,7 +83,7 @@ def build_worker(settings: Settings) -> WorkerLoop:
     service = BusService(settings.dial_endpoints, keys=keys)
     tasks = (*sorted(BUILT_IN_TASKS), *sorted(templates))
     log.info("Model %s is loaded and serves %s", model.card.name, ", ".join(tasks))
-    return WorkerLoop(service, model.card, tasks, perform, settings.capacity)
+    return model, WorkerLoop(service, model.card, tasks, perform, settings.capacity)
 
 
 def load_model(settings: Settings) -> Model:

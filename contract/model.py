@@ -82,3 +82,10 @@ class Model(Protocol):
         Raises CannotDo if it is not known.
         """
         ...
+
+    def close(self) -> None:
+        """Stop all work and let go of devices and connections; answers that still run end with an error.
+
+        A process that ends without it may be aborted by a library whose thread is still computing.
+        """
+        ...

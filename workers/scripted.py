@@ -117,6 +117,9 @@ class ScriptedModel:
         """Return the tokens as the model speaks them."""
         return tuple(token.text for token in _as_tokens(text))
 
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
     def _answer(
         self,
         messages: Sequence[ChatMessage],

@@ -14,6 +14,7 @@ from engine.loading.budget import cpu_budget, cuda_budget
 from engine.loading.devices import DeviceMap, spread_over_gpus
 from engine.loading.footprint import measure_footprint
 from engine.loading.free_memory import free_cpu_bytes, free_cuda_bytes
+from engine.loading.heap import large_pieces_apart
 from engine.loading.linears import LinearForms
 from engine.loading.mapped_files import MappedFiles
 from engine.loading.native import (
@@ -46,7 +47,8 @@ class PlannedLoad:
         begin = time.monotonic()
         model = self.checkpoint.map_weights()
         mapped = MappedFiles(self.checkpoint.weight_files())
-        WeightMover(model, self.forms, self.dtype, mapped).move(self.devices)
+        with large_pieces_apart():
+            WeightMover(model, self.forms, self.dtype, mapped).move(self.devices)
         self.devices.connect(model)
         model.eval()  # type: ignore[no-untyped-call]
         logger.info("Loaded the weights in %.1f s", time.monotonic() - begin)
@@ -56,7 +58,8 @@ class PlannedLoad:
         """Pack the weights for the native step; the model is left with what else its config says."""
         begin = time.monotonic()
         model = self.checkpoint.map_weights()
-        packed = pack(model, self.memory.bits, MappedFiles(self.checkpoint.weight_files()))
+        with large_pieces_apart():
+            packed = pack(model, self.memory.bits, MappedFiles(self.checkpoint.weight_files()))
         logger.info("Packed the weights in %.1f s", time.monotonic() - begin)
         return model, packed
 

@@ -119,6 +119,10 @@ class Line:
                     raise TookTooLong(f"the upstream did not answer within {seconds:g} seconds")
         return read_json(b"".join(pieces))
 
+    def close(self) -> None:
+        """Close the connections that wait for another request."""
+        self._session.close()
+
     def _exchange(self, method: str, url: str, body: Any) -> Exchange:
         reach = self.reach
         headers = {"Accept-Encoding": "identity", "User-Agent": "lectern"}

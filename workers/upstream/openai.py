@@ -67,6 +67,10 @@ class OpenAIModel:
         """Ask the server. Raises CannotDo if it has no way to tell."""
         return split_tokens(self._line, self._kind, text)
 
+    def close(self) -> None:
+        """Close the connections that wait for another request."""
+        self._line.close()
+
     def _ask(
         self, messages: Sequence[ChatMessage], sampling: Sampling, fields: Mapping[str, Any]
     ) -> Generator[Token, None, Completion]:

@@ -69,6 +69,10 @@ class YuanModel:
         """Raise CannotDo: the server does not tell."""
         raise CannotDo("text: a Yuan-2.0 upstream does not tell its tokens")
 
+    def close(self) -> None:
+        """Close the connections that wait for another request."""
+        self._line.close()
+
     def _ask(
         self, messages: Sequence[ChatMessage], sampling: Sampling, fields: Mapping[str, Any]
     ) -> Generator[Token, None, Completion]:

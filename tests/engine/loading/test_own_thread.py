@@ -11,6 +11,7 @@ from engine.loading.own_thread import in_own_thread
 #: Prints how many threads the process has before, during and after a product in a thread of its own.
 COUNT = """
 import os
+import time
 import torch
 from engine.loading.own_thread import in_own_thread
 
@@ -25,6 +26,9 @@ def work():
 torch.set_num_threads(3)
 before = threads()
 during = in_own_thread(work, "loading")
+deadline = time.monotonic() + 10
+while threads() > before and time.monotonic() < deadline:  # the system ends them a moment after Python's
+    time.sleep(0.01)
 print(before, during, threads())
 """
 
