@@ -21,6 +21,10 @@ SENTENCEPIECE_SPACE = "▁"
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
+#: The parts of a tokenizer.json by their names.
+Description = dict[str, msgspec.Raw]
+
+
 class UnsupportedTokenizer(Exception):
     """The tokenizer is of a kind whose bytes are not known here, or has no chat template."""
 
@@ -40,8 +44,9 @@ class ChatTokenizer:
         self._tokenizer = tokenizer
         self._contents_apart = contents_apart
         self._controls = control_tokens(tokenizer)
-        self._plain = without_tokens(tokenizer.backend_tokenizer, self._controls)
-        self.vocabulary = build_vocabulary(tokenizer, self._plain)
+        description = describe(tokenizer.backend_tokenizer)
+        self._plain = without_tokens(description, self._controls)
+        self.vocabulary = build_vocabulary(tokenizer, description, self._plain)
         _check_json(self.vocabulary)
 
     @property
@@ -116,23 +121,28 @@ def control_tokens(tokenizer: PreTrainedTokenizerFast) -> frozenset[str]:
     return frozenset(content for content in added if not content.isspace())
 
 
-def without_tokens(tokenizer: Tokenizer, controls: frozenset[str]) -> Tokenizer:
+def describe(tokenizer: Tokenizer) -> Description:
+    """Return the parts of its tokenizer.json; a vocabulary of megabytes is not taken apart."""
+    return msgspec.json.decode(tokenizer.to_str(), type=Description)
+
+
+def without_tokens(description: Description, controls: frozenset[str]) -> Tokenizer:
     """Return a tokenizer to which the spellings of control tokens are characters like any others."""
-    description = _describe(tokenizer)
     added = msgspec.json.decode(description["added_tokens"])
-    kept = [token for token in added if token["content"] not in controls]
-    description["added_tokens"] = msgspec.Raw(msgspec.json.encode(kept))
-    plain = Tokenizer.from_str(msgspec.json.encode(description).decode())
+    kept = msgspec.Raw(msgspec.json.encode([token for token in added if token["content"] not in controls]))
+    plain = Tokenizer.from_str(msgspec.json.encode({**description, "added_tokens": kept}).decode())
     plain.encode_special_tokens = True
     return plain
 
 
-def build_vocabulary(tokenizer: PreTrainedTokenizerFast, plain: Tokenizer) -> Vocabulary:
+def build_vocabulary(
+    tokenizer: PreTrainedTokenizerFast, description: Description, plain: Tokenizer
+) -> Vocabulary:
     """Return the bytes of every id, from the tokenizer's own description of how it decodes.
 
     Raises UnsupportedTokenizer for a decoder that is neither byte-level (GPT-2) nor sentencepiece's.
     """
-    decoders = _decoder_types(msgspec.json.decode(_describe(tokenizer.backend_tokenizer)["decoder"]))
+    decoders = _decoder_types(msgspec.json.decode(description["decoder"]))
     special = set(tokenizer.all_special_ids)
     special |= {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
     id_of_piece = tokenizer.get_vocab()
@@ -161,11 +171,6 @@ def _check_json(vocabulary: Vocabulary) -> None:
         vocabulary.spell('{"0123456789": ""}')
     except ValueError as error:
         raise UnsupportedTokenizer(f"its vocabulary cannot spell JSON: {error}") from error
-
-
-def _describe(tokenizer: Tokenizer) -> dict[str, msgspec.Raw]:
-    """Return the parts of its tokenizer.json; a vocabulary of megabytes is not taken apart."""
-    return msgspec.json.decode(tokenizer.to_str(), type=dict[str, msgspec.Raw])
 
 
 def _decoder_types(decoder: dict[str, Any] | None) -> set[str]:

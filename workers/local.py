@@ -19,9 +19,9 @@ from engine.executors.fused import fuse_norms
 from engine.executors.native.executor import NativeExecutor
 from engine.executors.torch_executor import TorchExecutor, UnsupportedModel
 from engine.loading.load import PlannedLoad, plan_load
-from engine.loading.own_thread import in_own_thread
+from engine.loading.own_thread import OwnThread, in_own_thread
 from engine.loading.plan import DoesNotFit, MemoryPlan, Wish
-from engine.loading.warming import begin_warming
+from engine.loading.warming import warm
 from engine.tokenizer import ChatTokenizer
 from workers.errors import CannotLoad
 from workers.placement import Placement
@@ -30,9 +30,6 @@ logger = logging.getLogger(__name__)
 
 #: Bytes of each file's head and tail that enter the fingerprint: reading 20 GB would take too long.
 FINGERPRINT_BYTES = 1 << 20
-
-#: Seconds that a worker that is else ready waits for its vocabulary to be arranged.
-WARMING_SECONDS = 10.0
 
 #: Characters of the reason why a model cannot be loaded: some libraries name all they know.
 REASON_CHARACTERS = 300
@@ -132,11 +129,9 @@ def _load(path: Path, placement: Placement) -> tuple[ChatTokenizer, Engine, str]
         capacity=placement.capacity,
         executor=placement.executor,
     )
-    tokenizer = checkpoint.load_tokenizer()
-    _check_fit(checkpoint, tokenizer)
-    warming = begin_warming(tokenizer.vocabulary)
+    reading = OwnThread(partial(_read_tokenizer, checkpoint), "tokenizer")
     model, executor = _bring(planned, most_tokens, placement.capacity)
-    warming.join(WARMING_SECONDS)
+    tokenizer = reading.result()
     engine = Engine(
         executor,
         tokenizer.vocabulary,
@@ -147,13 +142,16 @@ def _load(path: Path, placement: Placement) -> tuple[ChatTokenizer, Engine, str]
     return tokenizer, engine, planned.memory.tier
 
 
-def _check_fit(checkpoint: Checkpoint, tokenizer: ChatTokenizer) -> None:
-    """Find out now what would else break the first answer."""
+def _read_tokenizer(checkpoint: Checkpoint) -> ChatTokenizer:
+    """Return the tokenizer, ready for answers in JSON; raise now what would else break the first answer."""
+    tokenizer = checkpoint.load_tokenizer()
     rows = checkpoint.config.vocab_size
     prompt = tokenizer.encode([ChatMessage("user", "?")])
     if any(tokenizer.vocabulary.tokens[rows:]) or max(prompt) >= rows:
         ids = len(tokenizer.vocabulary)
         raise UnsupportedModel(f"the tokenizer has {ids} ids, but the weights know only {rows}")
+    warm(tokenizer.vocabulary)
+    return tokenizer
 
 
 def _bring(planned: PlannedLoad, most_tokens: int, capacity: int) -> tuple[PreTrainedModel, Executor]:

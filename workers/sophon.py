@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Generator, Sequence
+from functools import partial
 from pathlib import Path
 
 from contract import AnswerForm, CannotDo, Capabilities, ChatMessage, Completion, ModelCard, Sampling, Token
@@ -11,10 +12,11 @@ from engine.executors.sophon.executor import DoesNotFitChip, SophonExecutor
 from engine.executors.sophon.layout import UnknownLayout
 from engine.executors.sophon.sail import SailMissing, load_sail
 from engine.lanes import LaneCache
-from engine.loading.warming import begin_warming
+from engine.loading.own_thread import OwnThread
+from engine.loading.warming import warm
 from engine.tokenizer import ChatTokenizer
 from workers.errors import CannotLoad
-from workers.local import WARMING_SECONDS, LocalModel, fingerprint_of, one_line, telling_files
+from workers.local import LocalModel, fingerprint_of, one_line, telling_files
 from workers.placement import Board, Placement
 
 logger = logging.getLogger(__name__)
@@ -116,7 +118,7 @@ def _token_config(bmodel: Path, said: Path | None) -> Path:
 def _load(bmodel: Path, folder: Path, name: str, board: Board, placement: Placement) -> SophonModel:
     sail = load_sail()
     tokenizer, end_ids = load_tokenizer(folder)
-    warming = begin_warming(tokenizer.vocabulary)
+    warming = OwnThread(partial(warm, tokenizer.vocabulary), "warm-grammar")
     executor = SophonExecutor(
         sail,
         bmodel,
@@ -131,7 +133,7 @@ def _load(bmodel: Path, folder: Path, name: str, board: Board, placement: Placem
             f"the tokenizer in {folder} has {len(tokenizer.vocabulary)} ids, but the bmodel knows only "
             f"{layout.logits}"
         )
-    warming.join(WARMING_SECONDS)
+    warming.result()
     engine = _engine(executor, tokenizer, end_ids, placement)
     card = ModelCard(
         name=name,

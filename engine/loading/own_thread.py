@@ -3,9 +3,30 @@
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Thread
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
+
+
+class OwnThread(Generic[Result]):
+    """Work that has begun in a thread of its own."""
+
+    def __init__(self, work: Callable[[], Result], name: str) -> None:
+        self._work = work
+        self._outcome: Future[Result] = Future()
+        self._thread = Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def result(self) -> Result:
+        """Wait for the work and the end of its thread; return what it returned, or raise what it raised."""
+        self._thread.join()
+        return self._outcome.result()
+
+    def _run(self) -> None:
+        try:
+            self._outcome.set_result(self._work())
+        except BaseException as error:
+            self._outcome.set_exception(error)
 
 
 def in_own_thread(work: Callable[[], Result], name: str) -> Result:
@@ -16,15 +37,4 @@ def in_own_thread(work: Callable[[], Result], name: str) -> Result:
     than processors, waiting threads go to sleep between two operators instead of spinning, and a step of
     one row takes a quarter longer. So whoever computes only for a while does it here.
     """
-    outcome: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(work())
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    thread = Thread(target=run, name=name, daemon=True)
-    thread.start()
-    thread.join()
-    return outcome.result()
+    return OwnThread(work, name).result()

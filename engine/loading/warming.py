@@ -1,7 +1,6 @@
 """Arranging a vocabulary for answers in JSON before the first of them is asked for."""
 
 import logging
-from threading import Thread
 
 from contract import JsonObject
 from grammar import Vocabulary, compile_grammar
@@ -9,17 +8,11 @@ from grammar import Vocabulary, compile_grammar
 logger = logging.getLogger(__name__)
 
 
-def begin_warming(vocabulary: Vocabulary) -> Thread:
-    """Start a thread that does what the first answer in JSON would else wait for: half a second.
+def warm(vocabulary: Vocabulary) -> None:
+    """Do what the first answer in JSON would else wait for: half a second.
 
     It runs well beside the reading of weights, most of which leaves Python's lock alone.
     """
-    thread = Thread(target=_warm, args=(vocabulary,), name="warm-grammar", daemon=True)
-    thread.start()
-    return thread
-
-
-def _warm(vocabulary: Vocabulary) -> None:
     try:
         compile_grammar(JsonObject(), vocabulary)
     except ValueError as error:
