@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.report import RESULTS, circumstances, write_report
-from engine.batch import Batch, Executor, Span
+from benchmarks.step import step_of
+from engine.batch import Batch, Executor
 from engine.checkpoints.checkpoint import open_checkpoint
 from engine.executors.native.executor import NativeExecutor
 from engine.executors.native.processor import best_instructions
@@ -57,21 +58,6 @@ CASES = (
 CACHE_TOKENS = max(case.sequences * case.context for case in CASES) + 1024
 
 
-def batch_of(case: Case, vocabulary: int, block_tokens: int) -> Batch:
-    """Return the step; the tokens before its rows are whatever the cache holds, which changes no time."""
-    batch = Batch([], [], [], [], [])
-    blocks_each = -(-case.context // block_tokens)
-    for number in range(case.sequences):
-        blocks = tuple(range(number * blocks_each, (number + 1) * blocks_each))
-        batch.spans.append(Span(len(batch.tokens), case.rows, case.context, blocks))
-        for place in range(case.context - case.rows, case.context):
-            batch.tokens.append((place * 31 + number * 7) % vocabulary)
-            batch.positions.append(place)
-            batch.slots.append(blocks[place // block_tokens] * block_tokens + place % block_tokens)
-        batch.logit_rows.append(len(batch.tokens) - 1)
-    return batch
-
-
 def load(path: Path, tier: Tier, choice: Any) -> tuple[Executor, float]:
     """Return the executor and the seconds that loading took."""
     began = time.perf_counter()
@@ -88,10 +74,10 @@ def load(path: Path, tier: Tier, choice: Any) -> tuple[Executor, float]:
     return executor, time.perf_counter() - began
 
 
-def measure(case: Case, executors: dict[str, Executor], vocabulary: int) -> dict[str, Any]:
+def measure(case: Case, executors: dict[str, Executor]) -> dict[str, Any]:
     """Take steps by turns; return medians in milliseconds, tokens a second, and the ratio."""
     steps: dict[str, Callable[[], object]] = {
-        name: _step(executor, batch_of(case, vocabulary, executor.block_tokens))
+        name: _step(executor, step_of(case.sequences, case.rows, case.context, executor.block_tokens))
         for name, executor in executors.items()
     }
     seconds: dict[str, list[float]] = {name: [] for name in steps}
@@ -119,14 +105,13 @@ def _step(executor: Executor, batch: Batch) -> Callable[[], object]:
 
 def measure_tier(path: Path, tier: Tier) -> dict[str, Any]:
     """Load both, measure every case, and let them go."""
-    vocabulary = int(open_checkpoint(path).config.vocab_size)
     executors, loading = {}, {}
     for name in ("torch", "native"):
         executors[name], took = load(path, tier, name)
         loading[name] = round(took, 2)
     cases = []
     for case in CASES:
-        cases.append(measure(case, executors, vocabulary))
+        cases.append(measure(case, executors))
         print(f"{TIERS[tier]} bit, {case.name}: {cases[-1]['milliseconds']} ms, "
               f"native is {cases[-1]['native_times_torch']} times as fast")  # fmt: skip
     return {"bits": TIERS[tier], "loading_seconds": loading, "cases": cases}

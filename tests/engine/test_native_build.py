@@ -42,6 +42,17 @@ def test_each_set_of_instructions_and_each_source_has_a_library_of_its_own(tmp_p
     assert len(names | {library_path(one, tmp_path) for one in Instructions}) == 4
 
 
+def test_libraries_of_earlier_sources_are_removed_and_those_of_other_instructions_stay(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{compiler(tmp_path, WRITES)}:/bin:/usr/bin")
+    folder = tmp_path / "made"
+    other = build(Instructions.AVX512, folder)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(building, "SOURCES", tmp_path)
+        build(Instructions.AVX2, folder)
+    path = build(Instructions.AVX2, folder)
+    assert sorted(folder.iterdir()) == sorted([other, path])
+
+
 def test_no_compiler_is_said_in_a_line(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CannotBuild, match=r"no C\+\+ compiler \(g\+\+\) was found"):

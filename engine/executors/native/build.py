@@ -66,10 +66,18 @@ def build(instructions: Instructions, folder: Path = BUILD_FOLDER) -> Path:
             made = Path(unfinished) / path.name
             _compile([compiler, *_arguments(instructions), str(SOURCES / "native.cpp"), "-o", str(made)])
             made.replace(path)  # at once: other processes may be looking for it
+        _remove_older(path)
     except OSError as error:
         raise CannotBuild(f"cannot write {path}: {error.strerror}") from error
     logger.info("Compiled the native step (%s) in %.1f s", instructions.value, time.monotonic() - began)
     return path
+
+
+def _remove_older(path: Path) -> None:
+    """Remove what was compiled from earlier sources; a process that has loaded it keeps it."""
+    for other in path.parent.glob(f"{path.stem.rpartition('-')[0]}-*.so"):
+        if other != path:
+            other.unlink(missing_ok=True)
 
 
 def _arguments(instructions: Instructions) -> list[str]:
