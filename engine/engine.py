@@ -198,15 +198,15 @@ class Engine:
 
     def _live(self) -> None:
         while not self._stopping.is_set():
+            self._turn_safely()
+
+    def _turn_safely(self) -> None:
+        """A turn that fails ends the answers that took part in it, not the engine."""
+        try:
             self._take_arrivals()
             self._drop_cancelled()
             if self._scheduler.has_work:
-                self._step_safely()
-
-    def _step_safely(self) -> None:
-        """A step that fails ends the answers that took part in it, not the engine."""
-        try:
-            self.step()
+                self.step()
         except Exception:
             logger.exception("A step failed")
             for sequence in list(self._scheduler.running):
@@ -226,15 +226,18 @@ class Engine:
             deadline = 0.0
 
     def _let_in(self, sequence: Sequence) -> None:
+        """Whatever is wrong with one of them is told to its own reader."""
         try:
             reason = sequence.begin()
+            if reason is None:
+                self._scheduler.add(sequence)
+            else:
+                sequence.finish(reason)
         except ValueError as error:
             sequence.answer.tell(cannot_go_on(error))
-            return
-        if reason is None:
-            self._scheduler.add(sequence)
-        else:
-            sequence.finish(reason)
+        except Exception:
+            logger.exception("An answer cannot begin")
+            sequence.answer.tell(ServingError("the model failed as this answer began"))
 
     def _drop_cancelled(self) -> None:
         scheduler = self._scheduler

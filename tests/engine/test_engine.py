@@ -292,6 +292,20 @@ def test_a_step_that_fails_ends_its_answers_and_the_engine_lives_on(caplog):
         assert read(engine.generate([7], Sampling(temperature=0, max_tokens=2))).ids == [8, 9]
 
 
+@pytest.mark.parametrize("broken", ["engine.sequence.Sequence.begin", "engine.scheduler.Scheduler.add"])
+def test_what_goes_wrong_outside_a_step_ends_answers_and_not_the_engine(monkeypatch, caplog, broken):
+    def fail(*arguments):
+        raise RuntimeError("that was not foreseen")
+
+    with running_engine(CountingExecutor(cache_blocks=MANY_BLOCKS), context_tokens=ENDLESS) as engine:
+        with monkeypatch.context() as once:
+            once.setattr(broken, fail)
+            with pytest.raises(ServingError, match="the model failed"):
+                read(engine.generate([7], Sampling(temperature=0, max_tokens=2, choices=2)))
+        assert "that was not foreseen" in caplog.text
+        assert read(engine.generate([7], Sampling(temperature=0, max_tokens=2))).ids == [8, 9]
+
+
 def read_on(generator):
     """Read the rest, the first token being read already."""
     return [id_ for token in generator for id_ in token.ids]
