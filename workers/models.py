@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from contract import Model
+from engine.waiting_threads import wait_briefly
 from settings import SCRIPTED_PREFIX
 from workers.errors import CannotLoad
 from workers.placement import Board, Placement
@@ -31,6 +32,7 @@ def create_model(
         from workers.upstream.opening import open_upstream  # brings requests and the grammars
 
         return open_upstream(path, name, reach)
+    wait_briefly()  # before torch comes
     if board is not None:
         from workers.sophon import load_sophon_model  # brings torch as well
 

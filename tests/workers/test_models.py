@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 
 from contract import ChatMessage, Sampling
@@ -45,3 +49,37 @@ def test_a_folder_that_is_not_there_is_told_by_its_path(tmp_path):
 def test_a_folder_without_a_model_is_told(tmp_path):
     with pytest.raises(CannotLoad, match=r"holds no config\.json"):
         create(str(tmp_path))
+
+
+#: Says how long threads will spin, and whether torch has been imported before that was settled.
+SPINNING = """
+import os, sys
+import LLMapis
+from workers.errors import CannotLoad
+from workers.models import create_model
+from workers.placement import Placement
+try:
+    create_model("nowhere", "model", Placement())
+except CannotLoad:
+    print(os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("said_by_the_user", "rounds"),
+    [({}, "5000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_threads_wait_briefly_unless_the_user_says_how(said_by_the_user, rounds):
+    usual = {name: value for name, value in os.environ.items() if name not in _HOW_TO_WAIT}
+    done = subprocess.run(
+        [sys.executable, "-c", SPINNING],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=usual | said_by_the_user,
+    )
+    assert done.stdout.split() == [rounds, "False"]
+
+
+_HOW_TO_WAIT = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")

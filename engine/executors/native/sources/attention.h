@@ -66,26 +66,34 @@ struct AttentionTask {
   int64_t place(int64_t query) const { return query / group * row_numbers + query % group * cache.head_size; }
 };
 
-// Products of some queries with the 16 keys of a block.
-template <int Count>
-void score_block(const bfloat16* const* queries, const bfloat16* keys, int64_t head_size, float* scores) {
+// Products of some queries with the 16 keys of a block. The first queries that need a chunk ask for what
+// comes soon, the next block's keys and this one's values: blocks lie anywhere in memory.
+template <bool IsFirst, int Count>
+void score_block(const bfloat16* const* queries, const bfloat16* keys, const bfloat16* next_keys,
+                 const bfloat16* values, int64_t head_size, float* scores) {
   Floats sums[Count];
   for (auto& one : sums) one = Floats::zero();
   for (int64_t d = 0; d < head_size; d += 2) {
+    if constexpr (IsFirst) {
+      _mm_prefetch(reinterpret_cast<const char*>(next_keys + d * kBlockTokens), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(values + d * kBlockTokens), _MM_HINT_T0);
+    }
     const Pairs of_keys = Pairs::load(keys + d * kBlockTokens);
     for (int q = 0; q < Count; q++) sums[q] = dot(sums[q], Pairs::all(pair_at(queries[q] + d)), of_keys);
   }
   for (int q = 0; q < Count; q++) sums[q].store(scores + q * kChunkKeys);
 }
 
-template <int Count>
+template <bool IsFirst, int Count>
 void score_blocks(const HeadCache& cache, const bfloat16* const* queries, int count, int64_t first,
                   int64_t end, float* scores) {
   if constexpr (Count > 1)
-    if (count < Count) return score_blocks<Count - 1>(cache, queries, count, first, end, scores);
-  for (int64_t block = first; block < end; block++)
-    score_block<Count>(queries, cache.key_block(block), cache.head_size,
-                       scores + (block - first) * kBlockTokens);
+    if (count < Count) return score_blocks<IsFirst, Count - 1>(cache, queries, count, first, end, scores);
+  for (int64_t block = first; block < end; block++) {
+    const bfloat16* next_keys = cache.key_block(std::min(block + 1, end - 1));
+    score_block<IsFirst, Count>(queries, cache.key_block(block), next_keys, cache.value_block(block),
+                                cache.head_size, scores + (block - first) * kBlockTokens);
+  }
 }
 
 // Hide the scores of keys that come after a row.
@@ -181,10 +189,11 @@ class Attention {
     const int64_t written = context_ % kBlockTokens;
     if (written == 0) return;
     const bfloat16* last = task_.cache.value_block(context_ / kBlockTokens);
-    for (int64_t i = 0; i < kBlockTokens * size; i++) {
-      const int64_t token = i / (2 * size) * 2 + i % 2;
-      scratch_.last_values[i] = token < written ? last[i] : bfloat16{0};
-    }
+    const int64_t paired = written / 2 * 2 * size;  // two tokens beside each other
+    std::copy_n(last, paired, scratch_.last_values);
+    std::fill_n(scratch_.last_values + paired, kBlockTokens * size - paired, bfloat16{0});
+    if (written % 2 == 1)
+      for (int64_t d = 0; d < size; d++) scratch_.last_values[paired + 2 * d] = last[paired + 2 * d];
   }
 
   // Bring one chunk of keys, beginning at `key`, into the sums of some queries.
@@ -193,8 +202,9 @@ class Attention {
     const int64_t first_block = key / kBlockTokens, blocks = (end - key + kBlockTokens - 1) / kBlockTokens;
     const bfloat16* queries[kQueriesTogether];
     for (int q = 0; q < count; q++) queries[q] = task_.queries + task_.place(query + q);
-    score_blocks<kQueriesTogether>(task_.cache, queries, count, first_block, first_block + blocks,
-                                   scratch_.scores);
+    const auto score =
+        query == 0 ? score_blocks<true, kQueriesTogether> : score_blocks<false, kQueriesTogether>;
+    score(task_.cache, queries, count, first_block, first_block + blocks, scratch_.scores);
     float corrections[kQueriesTogether] = {};
     for (int q = 0; q < count; q++) {
       float* scores = scratch_.scores + q * kChunkKeys;

@@ -57,19 +57,32 @@ void store_row(const Inputs& to, int64_t index, const NumbersAt& numbers_at) {
     store_bytes(rounded(numbers_at(k) / Floats::all(scale)), to.row(index) + k);
 }
 
-template <int Rows>
-void tile_of_pairs(const void* const* rows, int count, const uint8_t* panel, int64_t steps, float* sums) {
+// Call with the number of rows, and of lines asked for at each step, as constants.
+template <int Rows, class Call>
+void with_constants(int rows, int lines, const Call& call) {
   if constexpr (Rows > 1)
-    if (count < Rows) return tile_of_pairs<Rows - 1>(rows, count, panel, steps, sums);
-  multiply_pairs<Rows>(rows, panel, steps, sums);
+    if (rows < Rows) return with_constants<Rows - 1>(rows, lines, call);
+  constexpr std::integral_constant<int, Rows> kRows;
+  switch (lines) {
+    case 0: return call(kRows, std::integral_constant<int, 0>{});
+    case 1: return call(kRows, std::integral_constant<int, 1>{});
+    case 2: return call(kRows, std::integral_constant<int, 2>{});
+    default: return call(kRows, std::integral_constant<int, kStepLines>{});
+  }
 }
 
-template <int Rows>
-void tile_of_bytes(const void* const* rows, int count, const uint8_t* panel, int64_t steps,
-                   const int32_t* first, int32_t* sums) {
-  if constexpr (Rows > 1)
-    if (count < Rows) return tile_of_bytes<Rows - 1>(rows, count, panel, steps, first, sums);
-  multiply_bytes<Rows>(rows, panel, steps, first, sums);
+inline void tile_of_pairs(const void* const* rows, int count, const uint8_t* panel, int64_t steps,
+                          const Ahead& ahead, float* sums) {
+  with_constants<kTileRows>(count, ahead.lines, [&](auto kRows, auto kLines) {
+    multiply_pairs<kRows, kLines>(rows, panel, steps, ahead.from, sums);
+  });
+}
+
+inline void tile_of_bytes(const void* const* rows, int count, const uint8_t* panel, int64_t steps,
+                          const Ahead& ahead, const int32_t* first, int32_t* sums) {
+  with_constants<kTileRows>(count, ahead.lines, [&](auto kRows, auto kLines) {
+    multiply_bytes<kRows, kLines>(rows, panel, steps, ahead.from, first, sums);
+  });
 }
 
 // One row's 64 results from whole sums: they mean sum · scale of the row · scale of the column.
@@ -80,16 +93,15 @@ inline void scale_sums(const int32_t* sums, float row_scale, const float* scales
 
 // The results of up to kTileRows rows and one panel, float32 [count][64].
 inline void multiply_tile(const Linear& linear, const Inputs& inputs, int64_t panel, int64_t first_row,
-                          int count, float* results) {
+                          int count, const Ahead& ahead, float* results) {
   const void* rows[kTileRows];
   for (int r = 0; r < count; r++) rows[r] = inputs.row(first_row + r);
   const int64_t column = panel * kPanelColumns;
   if (linear.bits == 16) {
-    tile_of_pairs<kTileRows>(rows, count, linear.panel(panel), linear.steps(), results);
+    tile_of_pairs(rows, count, linear.panel(panel), linear.steps(), ahead, results);
   } else {
     alignas(64) int32_t sums[kTileRows * kPanelColumns];
-    tile_of_bytes<kTileRows>(rows, count, linear.panel(panel), linear.steps(), linear.first_sums + column,
-                             sums);
+    tile_of_bytes(rows, count, linear.panel(panel), linear.steps(), ahead, linear.first_sums + column, sums);
     for (int r = 0; r < count; r++)
       scale_sums(sums + r * kPanelColumns, inputs.scales[first_row + r], linear.scales + column,
                  results + r * kPanelColumns);
@@ -114,10 +126,14 @@ void multiply(const Linear& linear, const Inputs& inputs, int64_t rows, int64_t 
 #pragma omp for schedule(static)
   for (int64_t item = 0; item < linear.panels() * groups; item++) {
     const int64_t panel = item / groups, group = item % groups;
-    for (int64_t tile = tiles * group / groups; tile < tiles * (group + 1) / groups; tile++) {
+    const int64_t first = tiles * group / groups, last = tiles * (group + 1) / groups;
+    const uint8_t* next = group + 1 < groups ? nullptr : linear.panel(panel + 1);
+    for (int64_t tile = first; tile < last; tile++) {
       const int64_t begin = rows * tile / tiles, end = rows * (tile + 1) / tiles;
+      const Ahead ahead =
+          ahead_of_tile(linear.panel(panel), next, linear.steps(), tile - first, last - first);
       alignas(64) float results[kTileRows * kPanelColumns];
-      multiply_tile(linear, inputs, panel, begin, static_cast<int>(end - begin), results);
+      multiply_tile(linear, inputs, panel, begin, static_cast<int>(end - begin), ahead, results);
       for (int64_t row = begin; row < end; row++) write(row, panel, results + (row - begin) * kPanelColumns);
     }
   }

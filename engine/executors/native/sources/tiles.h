@@ -29,12 +29,40 @@
 constexpr int64_t kPanelColumns = 64;
 constexpr int64_t kStepBytes = kPanelColumns * 4;
 
-// How far ahead of its use a panel is asked from memory: about what arrives while a few steps are computed.
+constexpr int64_t kLineBytes = 64;
+constexpr int kStepLines = kStepBytes / kLineBytes;
+
+// What a tile asks from memory while it computes: `lines` (0, 1, 2 or 4) at each step, from here on. What
+// lies behind the last panel is not there, and nothing happens.
+struct Ahead {
+  const uint8_t* from;
+  int lines;
+};
+
+// A tile by itself asks for its own panel, so far ahead of its use: about what arrives while a few steps
+// are computed.
 constexpr int64_t kAheadBytes = 4096;
 
-// Ask for a line of weights before it is needed; behind the last panel nothing is there, and nothing happens.
-inline void fetch_ahead(const uint8_t* line) {
-  _mm_prefetch(reinterpret_cast<const char*>(line) + kAheadBytes, _MM_HINT_T0);
+// Where a panel has several tiles, the last of them ask for the next panel: memory and registers are both
+// busy all the time. Without, each panel's first tile would wait for memory and the others leave it idle.
+//
+//     memory    ▕ panel 1 ─────────▶▕ panel 2 ─────────▶▕        tile 0 finds its panel in the second
+//     registers ▕ panel 0: t0 t1 t2 ▕ panel 1: t0 t1 t2 ▕        nearest cache, as the others do
+inline Ahead ahead_of_tile(const uint8_t* panel, const uint8_t* next, int64_t steps, int64_t tile,
+                           int64_t tiles) {
+  if (tiles == 1) return {panel + kAheadBytes, kStepLines};
+  const int64_t asking = tiles >= kStepLines ? kStepLines : 2, lines = kStepLines / asking;
+  const int64_t place = tile - (tiles - asking);
+  if (next == nullptr || place < 0) return {panel, 0};
+  return {next + place * steps * lines * kLineBytes, static_cast<int>(lines)};
+}
+
+// A tile's own panel is fetched into the nearest cache, another one into the second nearest.
+template <int Lines>
+void fetch(const uint8_t* from, int64_t step) {
+  constexpr _mm_hint kHint = Lines == kStepLines ? _MM_HINT_T0 : _MM_HINT_T1;
+  for (int line = 0; line < Lines; line++)
+    _mm_prefetch(reinterpret_cast<const char*>(from) + (step * Lines + line) * kLineBytes, kHint);
 }
 
 inline uint32_t step_of(const void* row, int64_t step) {

@@ -4,14 +4,15 @@
 constexpr int kTileRows = 4;
 
 // Sums of products of bfloat16 pairs, float32 [Rows][64].
-template <int Rows>
-void multiply_pairs(const void* const* rows, const uint8_t* panel, int64_t steps, float* sums) {
+template <int Rows, int Lines>
+void multiply_pairs(const void* const* rows, const uint8_t* panel, int64_t steps, const uint8_t* ahead,
+                    float* sums) {
   for (int64_t column = 0; column < kPanelColumns; column += kLanes) {
     Floats tile[Rows];
     for (auto& one : tile) one = Floats::zero();
     const uint8_t* weights = panel + 4 * column;
     for (int64_t step = 0; step < steps; step++, weights += kStepBytes) {
-      fetch_ahead(weights);
+      if (column == 0) fetch<Lines>(ahead, step);
       const Pairs of_columns = Pairs::load(weights);
       for (int r = 0; r < Rows; r++) tile[r] = dot(tile[r], Pairs::all(step_of(rows[r], step)), of_columns);
     }
@@ -27,9 +28,9 @@ inline __m256i dot_bytes(__m256i sums, __m256i inputs, __m256i magnitudes, __m25
 }
 
 // Sums of products of int8, int32 [Rows][64]; they begin with `first_sums`, one for each column.
-template <int Rows>
-void multiply_bytes(const void* const* rows, const uint8_t* panel, int64_t steps, const int32_t* first_sums,
-                    int32_t* sums) {
+template <int Rows, int Lines>
+void multiply_bytes(const void* const* rows, const uint8_t* panel, int64_t steps, const uint8_t* ahead,
+                    const int32_t* first_sums, int32_t* sums) {
   for (int64_t column = 0; column < kPanelColumns; column += kLanes) {
     __m256i tile[Rows][2];
     const auto* begin = reinterpret_cast<const __m256i*>(first_sums + column);
@@ -37,7 +38,7 @@ void multiply_bytes(const void* const* rows, const uint8_t* panel, int64_t steps
       for (int half = 0; half < 2; half++) row[half] = _mm256_loadu_si256(begin + half);
     const uint8_t* weights = panel + 4 * column;
     for (int64_t step = 0; step < steps; step++, weights += kStepBytes) {
-      fetch_ahead(weights);
+      if (column == 0) fetch<Lines>(ahead, step);
       const auto* of_columns = reinterpret_cast<const __m256i*>(weights);
       const __m256i left = _mm256_loadu_si256(of_columns), right = _mm256_loadu_si256(of_columns + 1);
       for (int r = 0; r < Rows; r++) {

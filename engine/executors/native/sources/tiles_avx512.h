@@ -5,13 +5,14 @@ constexpr int kTileRows = 6;
 constexpr int kTileVectors = 4;
 
 // Sums of products of bfloat16 pairs, float32 [Rows][64].
-template <int Rows>
-void multiply_pairs(const void* const* rows, const uint8_t* panel, int64_t steps, float* sums) {
+template <int Rows, int Lines>
+void multiply_pairs(const void* const* rows, const uint8_t* panel, int64_t steps, const uint8_t* ahead,
+                    float* sums) {
   Floats tile[Rows][kTileVectors];
   for (auto& row : tile)
     for (auto& one : row) one = Floats::zero();
   for (int64_t step = 0; step < steps; step++, panel += kStepBytes) {
-    for (int c = 0; c < kTileVectors; c++) fetch_ahead(panel + 64 * c);
+    fetch<Lines>(ahead, step);
     Pairs weights[kTileVectors];
     for (int c = 0; c < kTileVectors; c++) weights[c] = Pairs::load(panel + 64 * c);
     for (int r = 0; r < Rows; r++) {
@@ -30,14 +31,14 @@ inline __attribute__((always_inline)) __m512i dot_bytes(__m512i sums, __m512i in
 }
 
 // Sums of products of int8, int32 [Rows][64]; they begin with `first_sums`, one for each column.
-template <int Rows>
-void multiply_bytes(const void* const* rows, const uint8_t* panel, int64_t steps, const int32_t* first_sums,
-                    int32_t* sums) {
+template <int Rows, int Lines>
+void multiply_bytes(const void* const* rows, const uint8_t* panel, int64_t steps, const uint8_t* ahead,
+                    const int32_t* first_sums, int32_t* sums) {
   __m512i tile[Rows][kTileVectors];
   for (auto& row : tile)
     for (int c = 0; c < kTileVectors; c++) row[c] = _mm512_loadu_si512(first_sums + c * kLanes);
   for (int64_t step = 0; step < steps; step++, panel += kStepBytes) {
-    for (int c = 0; c < kTileVectors; c++) fetch_ahead(panel + 64 * c);
+    fetch<Lines>(ahead, step);
     __m512i weights[kTileVectors];
     for (int c = 0; c < kTileVectors; c++) weights[c] = _mm512_loadu_si512(panel + 64 * c);
     for (int r = 0; r < Rows; r++) {

@@ -1,0 +1,19 @@
+"""How long the threads that share a step wait for each other before they go to sleep."""
+
+import os
+
+#: Rounds of the loop in which a thread waits: some tens of microseconds, longer than most waits in a step
+#: where each thread has a processor to itself, and much shorter than the slices in which one is shared out.
+SPIN_ROUNDS = 5_000
+
+
+def wait_briefly() -> None:
+    """Let OpenMP's threads sleep soon; call it before torch is imported, which reads this once.
+
+    By itself GNU's OpenMP lets a thread turn round for milliseconds. If another program wants the same
+    processor, that is taken for work: the thread that is waited for does not get the processor back before
+    the other's turn has come, and a step with its hundreds of meetings takes 20 times as long. Whoever has
+    set one of the two variables that say how to wait is obeyed.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_ROUNDS))
