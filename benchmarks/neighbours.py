@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.report import RESULTS, circumstances, write_report
-from engine.waiting_threads import SPIN_ROUNDS
+from engine.waiting_threads import SPIN_ROUNDS, VARIABLE
 
 #: What GNU's OpenMP spins by itself, ours, and some others.
 SPINS = (300_000, SPIN_ROUNDS, 1_000)
@@ -67,7 +67,7 @@ def time_steps(model: Path, executor: str) -> list[float]:
 def measured_apart(model: Path, executor: str, spin: int) -> list[float]:
     """Return what a new process measures whose threads spin so many rounds."""
     command = [sys.executable, "-m", "benchmarks.neighbours", "--model", str(model), "--executor", executor]
-    environment = {**os.environ, "GOMP_SPINCOUNT": str(spin)}
+    environment = {**os.environ, VARIABLE: str(spin)}
     done = subprocess.run(
         [*command, "--alone"],
         env=environment,

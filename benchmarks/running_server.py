@@ -18,6 +18,7 @@ import msgspec
 from benchmarks.chat_client import ChatRefused, stream_chat
 from benchmarks.peers.commands import ROOT, Body, ServerCommand, chat_body, openai_body
 from benchmarks.process_tree import MemoryWatch, cpu_seconds, family
+from engine.waiting_threads import VARIABLE
 
 #: Seconds in which a server must answer for the first time; vLLM compiles for more than a minute.
 START_SECONDS = 600
@@ -81,7 +82,9 @@ class OwnServer:
         self.start_seconds = 0.0
         self._command = command
         self._log = log
-        self._environment = {**os.environ, **command.environment, **environment}
+        # Each server's threads wait for each other as they do by themselves.
+        own = {name: value for name, value in os.environ.items() if name != VARIABLE}
+        self._environment = {**own, **command.environment, **environment}
 
     def __enter__(self) -> Self:
         started = time.perf_counter()

@@ -2,6 +2,9 @@
 
 import os
 
+#: What tells GNU's OpenMP for how many rounds a thread waits before it sleeps.
+VARIABLE = "GOMP_SPINCOUNT"
+
 #: Rounds of the loop in which a thread waits: some tens of microseconds, longer than most waits in a step
 #: where each thread has a processor to itself, and much shorter than the slices in which one is shared out.
 SPIN_ROUNDS = 5_000
@@ -16,4 +19,4 @@ def wait_briefly() -> None:
     set one of the two variables that say how to wait is obeyed.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_ROUNDS))
+        os.environ.setdefault(VARIABLE, str(SPIN_ROUNDS))
