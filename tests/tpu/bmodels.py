@@ -24,7 +24,7 @@ from tests.tiny_checkpoints import byte_level_tokenizer
 
 ROOT = Path(__file__).parents[2]
 
-#: What `make test-tpu` sets up; without it these tests are skipped.
+#: What `make test-tpu` sets up.
 HOME = ROOT / "var" / "tpu"
 
 #: The tokenizer of the embedded model: it knows the book task's words, so that its prompt is short.
@@ -49,6 +49,10 @@ class Recipe:
     flags: tuple[str, ...] = ("--do_sample",)
     length: int = 64
     tokenizer: str = "bytes"
+    seed: int = 5
+
+    def __str__(self):
+        return "-".join((self.architecture, self.quantize, *(flag.strip("-") for flag in self.flags)))
 
     @property
     def folder(self):
@@ -83,9 +87,14 @@ HISTORY = Recipe("Qwen3", flags=("--do_sample", "--use_history_kv", "--chunk_len
 FOUR_BITS = Recipe("Qwen2", "w4bf16")
 #: Prefill of half the context at most, all at once.
 NARROW = Recipe("Llama", flags=("--max_input_length", "32"))
-#: Room for the book task's prompt of a hundred tokens and an answer; what is forced is computed together.
+#: Room for the book task's prompt of forty tokens and an answer. Most seeds answer that task with `{}`; with
+#: this one, two of the rows of test_serving.py are chosen, each step by at least 3.
 BOOKS = Recipe(
-    "Qwen3", flags=("--do_sample", "--use_history_kv", "--chunk_length", "64"), length=160, tokenizer="demo"
+    "Qwen3",
+    flags=("--do_sample", "--use_history_kv", "--chunk_length", "32"),
+    length=96,
+    tokenizer="demo",
+    seed=41,
 )
 
 RECIPES = (PLAIN, IDS_ONLY, DYNAMIC_F16, HISTORY, FOUR_BITS, NARROW, BOOKS)
@@ -126,7 +135,7 @@ def write_checkpoint(recipe):
         eos_token_id=tokenizer.eos_token_id,
         tie_word_embeddings=False,
     )
-    torch.manual_seed(5)
+    torch.manual_seed(recipe.seed)
     model = make_model(config).eval()
     model.to(torch.float16 if recipe.quantize == "f16" else torch.bfloat16)
     model.save_pretrained(recipe.checkpoint)

@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy
 import pytest
+from msgspec.structs import replace
 
 import LLMkernel
 from contract import (
@@ -25,7 +26,7 @@ from tests.tpu.test_contract import FAR, MARGIN, distance
 from workers.placement import Board, Placement
 from workers.sophon import load_sophon_model
 
-#: A few tokens, as each costs half a second.
+#: A few tokens: it is rare that every choice of many is clear.
 GREEDY = Sampling(temperature=0.0, max_tokens=3)
 
 
@@ -72,7 +73,7 @@ def batch_of(executor, *texts, known=0):
     return batch
 
 
-@pytest.mark.parametrize("recipe", [PLAIN, DYNAMIC_F16, HISTORY], ids=lambda recipe: recipe.architecture)
+@pytest.mark.parametrize("recipe", [PLAIN, DYNAMIC_F16, HISTORY], ids=str)
 def test_logits_are_near_those_of_transformers(sail, reference, recipe):
     random = numpy.random.default_rng(6)
     texts = [random.integers(1, 250, count).tolist() for count in (6, 21)]
@@ -103,6 +104,13 @@ def test_a_prompt_in_chunks_and_behind_a_known_prefix_gives_the_same(model_of, r
     beside = read(generate(other, GREEDY))
     assert beside.completion.usage.cached_tokens == 32
     assert beside.ids[0] == reference(HISTORY).logits(other).argmax()
+
+
+def test_choices_get_a_copy_of_their_prompt(model_of, reference):
+    prompt, tokens = reference(HISTORY).sure_prompt(38, GREEDY.max_tokens, MARGIN, seed=2)
+    answer = list(model_of(HISTORY).engine.generate(prompt, replace(GREEDY, choices=3)))
+    for choice in range(3):
+        assert [id_ for token in answer if token.choice == choice for id_ in token.ids] == tokens
 
 
 def test_answers_together_are_those_of_each_alone(model_of):

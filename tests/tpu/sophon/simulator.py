@@ -1,16 +1,19 @@
 """The vendor's runtime on its BM1684X simulator, as C: structures, functions and where the libraries lie."""
 
 import ctypes
+import os
 import weakref
 from ctypes import POINTER, Structure, byref, c_bool, c_char_p, c_float, c_int, c_size_t, c_uint, c_void_p
 from functools import cache
 from pathlib import Path
 
+from sophon.quiet import quiet_simulator
+
 #: Where scripts/tpu_environment.sh lays the four libraries.
 LIBRARIES = Path(__file__).parents[3] / "var" / "tpu" / "lib"
 
-#: In the order in which they need each other. The fourth, libcpuop.so, the runtime opens by itself.
-LOADED = ("libcmodel.so", "libbmlib.so.0", "libbmrt.so.1.0")
+#: What is called, the second needs the first. The runtime opens libcpuop.so by itself.
+CALLED = ("libbmlib.so.0", "libbmrt.so.1.0")
 
 
 class DeviceMemory(Structure):
@@ -118,9 +121,10 @@ class Simulator:
 
     def __init__(self):
         _divert_noise()
-        libraries = [ctypes.CDLL(str(LIBRARIES / name), mode=ctypes.RTLD_GLOBAL) for name in LOADED]
+        ctypes.CDLL(str(quiet_simulator(LIBRARIES)), mode=ctypes.RTLD_GLOBAL | os.RTLD_DEEPBIND)
+        libraries = [ctypes.CDLL(str(LIBRARIES / name), mode=ctypes.RTLD_GLOBAL) for name in CALLED]
         for name, (result, *arguments) in FUNCTIONS.items():
-            function = getattr(libraries[name.startswith("bmrt") + 1], name)
+            function = getattr(libraries[name.startswith("bmrt")], name)
             function.restype, function.argtypes = result, arguments
             setattr(self, name, function)
         self.handle = c_void_p()
