@@ -75,8 +75,8 @@ void score_block(const bfloat16* const* queries, const bfloat16* keys, const bfl
   for (auto& one : sums) one = Floats::zero();
   for (int64_t d = 0; d < head_size; d += 2) {
     if constexpr (IsFirst) {
-      _mm_prefetch(reinterpret_cast<const char*>(next_keys + d * kBlockTokens), _MM_HINT_T0);
-      _mm_prefetch(reinterpret_cast<const char*>(values + d * kBlockTokens), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(next_keys + d * kBlockTokens), _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(values + d * kBlockTokens), _MM_HINT_T1);
     }
     const Pairs of_keys = Pairs::load(keys + d * kBlockTokens);
     for (int q = 0; q < Count; q++) sums[q] = dot(sums[q], Pairs::all(pair_at(queries[q] + d)), of_keys);
