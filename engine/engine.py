@@ -4,6 +4,8 @@ import logging
 import secrets
 import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from itertools import accumulate
 from queue import Empty, Full, Queue
@@ -31,7 +33,7 @@ from engine.cache import BlockCache, Cache
 from engine.detokenizer import Detokenizer
 from engine.masks import Masks, cannot_go_on
 from engine.pace import Pace
-from engine.sampler import Chosen, check_sampling, choose
+from engine.sampler import CHOOSING_THREADS, Chosen, check_sampling, choose
 from engine.scheduler import Scheduler, Work
 from engine.sequence import Sequence
 from grammar import CompiledGrammar, Vocabulary, compile_grammar
@@ -84,6 +86,7 @@ class Engine:
         )
         self._pace = Pace(step_tokens)
         self._masks = Masks()
+        self._choosers = ThreadPoolExecutor(CHOOSING_THREADS, thread_name_prefix="choosing")
         self._arrivals: Queue[list[Sequence]] = Queue(maxsize=4 * capacity)
         self._grammar = lru_cache(maxsize=GRAMMARS_KEPT)(self._compile)
         self._stopping = Flag()
@@ -96,8 +99,11 @@ class Engine:
     def stop(self) -> None:
         """End the thread after its present step; whoever still reads gets Draining."""
         self._stopping.set()
+        with suppress(Full):  # a full queue wakes it as well
+            self._arrivals.put_nowait([])
         self._thread.join()
         self._masks.close()
+        self._choosers.shutdown()
 
     def generate(
         self,
@@ -252,7 +258,7 @@ class Engine:
         while turn := [(work, row) for work, row in turn if self._goes_on(work.sequence)]:
             rows = [row for _, row in turn]
             wanted = logits if len(rows) == len(logits) else [logits[row] for row in rows]
-            chosen = choose(wanted, [work.sequence for work, _ in turn])
+            chosen = choose(wanted, [work.sequence for work, _ in turn], self._choosers)
             turn = [
                 (work, row + taken)
                 for (work, row), choice in zip(turn, chosen, strict=True)

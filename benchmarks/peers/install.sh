@@ -48,7 +48,7 @@ install_llamacpp() {
   cmake -S "$sources" -B "$build" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=ON \
     -DLLAMA_OPENSSL=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
     -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_IS_DEV=OFF -DLLAMA_BUILD_NUMBER=0
-  cmake --build "$build" --target llama-server llama-bench --parallel "$(nproc)"
+  cmake --build "$build" --target llama-server --parallel "$(nproc)"
   echo "as in llama-cpp-python $LLAMA_CPP_PYTHON" >"$home/llamacpp/RELEASE"
 }
 

@@ -1,6 +1,7 @@
 """From logits to tokens, each sequence by its own settings and never by its neighbours'."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -91,6 +92,14 @@ def test_a_choice_depends_on_no_neighbour(vocabulary, has_padding):
     mixed = choose(logits[rows], [sequences[row] for row in rows])
     assert mixed == [together[row] for row in rows]
     assert len({chosen.token for chosen in together}) > 8
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7, 8, 9, 32])
+def test_many_rows_are_shared_among_threads_and_nothing_else_changes(rows):
+    logits = torch.randn(rows, VOCABULARY_SIZE, generator=torch.Generator().manual_seed(3))
+    with ThreadPoolExecutor(3) as threads:
+        shared = choose(logits, mixed_sequences()[:rows], threads)
+    assert shared == choose(logits, mixed_sequences()[:rows])
 
 
 def test_rows_may_be_given_one_by_one():
