@@ -92,6 +92,7 @@ def plot_steps(results: dict[str, Result]) -> Figure:
 #: Which results become which plot.
 KINDS: dict[str, tuple[str, Callable[[dict[str, Result]], Figure]]] = {
     "serve": ("serve_*.json", plot_serving),
+    "serve_8_bit": ("8_bit_serve_*.json", plot_serving),
     "book_task": ("tasks*.json", plot_tasks),
     "step": ("step*.json", plot_steps),
 }
