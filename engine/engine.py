@@ -1,5 +1,6 @@
 """The engine: sequences join and leave the running batch at every step."""
 
+import atexit
 import logging
 import secrets
 import time
@@ -93,11 +94,16 @@ class Engine:
         self._thread = Thread(target=self._live, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Start the thread that computes."""
+        """Start the thread that computes; whoever forgets to stop it has it stopped as Python ends.
+
+        Without, Python would end the thread in the midst of a library, which aborts the process.
+        """
+        atexit.register(self.stop)
         self._thread.start()
 
     def stop(self) -> None:
         """End the thread after its present step; whoever still reads gets Draining."""
+        atexit.unregister(self.stop)
         self._stopping.set()
         with suppress(Full):  # a full queue wakes it as well
             self._arrivals.put_nowait([])

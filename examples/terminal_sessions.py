@@ -4,12 +4,14 @@ No server is needed; run it from the project's folder, or from anywhere with the
 """
 
 import sys
+from contextlib import closing
 from itertools import zip_longest
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
+from contract import Model  # noqa: E402
 from LLMkernel import chat_stream  # noqa: E402
 from workers.models import create_model  # noqa: E402
 from workers.placement import Placement  # noqa: E402
@@ -19,6 +21,11 @@ QUESTIONS = {"Ann": ["你好", "微积分是什么？"], "Ben": ["What is calcul
 
 def main() -> None:
     model = create_model(str(PROJECT / "models" / "demo"), "demo", Placement(device="cpu", capacity=2))
+    with closing(model):
+        talk(model)
+
+
+def talk(model: Model) -> None:
     histories: dict[str, list[dict[str, str]]] = {name: [] for name in QUESTIONS}
     for questions in zip(*QUESTIONS.values(), strict=True):
         asked = dict(zip(QUESTIONS, questions, strict=True))

@@ -3,6 +3,8 @@
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -308,3 +310,23 @@ def test_a_text_is_split_as_the_model_reads_it(checkpoint):
         assert "".join(model.split_tokens("abc <|end|>")) == "abc <|end|>"
         assert "\ufffd" in model.split_tokens("文")
         assert model.split_tokens("") == ()
+
+
+#: Ends while an answer is being computed that nobody reads on, and the model was never closed.
+ENDS_AMID_AN_ANSWER = """
+import sys
+from pathlib import Path
+from contract import ChatMessage, Sampling
+from workers.local import load_local_model
+from workers.placement import Placement
+model = load_local_model(Path(sys.argv[1]), "tiny", Placement(device="cpu", threads=1, capacity=2))
+answer = model.generate([ChatMessage("user", "hello")], Sampling(ignore_end=True))
+while next(answer).is_empty:
+    pass
+"""
+
+
+def test_a_process_that_forgets_to_close_its_model_ends_well(checkpoint):
+    command = [sys.executable, "-c", ENDS_AMID_AN_ANSWER, str(checkpoint)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
