@@ -5,8 +5,8 @@ import os
 #: What tells GNU's OpenMP for how many rounds a thread waits before it sleeps.
 VARIABLE = "GOMP_SPINCOUNT"
 
-#: Rounds of the loop in which a thread waits: some tens of microseconds, longer than most waits in a step
-#: where each thread has a processor to itself, and much shorter than the slices in which one is shared out.
+#: Rounds of the loop in which a thread waits. With fewer, torch's steps are slower where each thread has a
+#: processor to itself; with more, all steps are slower beside a neighbour (benchmarks/neighbours.py).
 SPIN_ROUNDS = 5_000
 
 
