@@ -5,6 +5,7 @@ import socket
 import struct
 from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI, WebSocketException
@@ -98,15 +99,13 @@ class WebSocketChannel:
             )
 
     def _read_frame(self, frame: str) -> "Reply | Refusal | _Postponed":
-        try:
+        with suppress(ValueError):  # no JSON
             match json.loads(frame):
                 case {"id": int(number), "error": {"code": str(code), "message": str(message)}}:
                     kind = _Postponed if code in self._retryable_codes else Refusal
                     return kind(number, f"{code}: {message}")
                 case {"id": int(number), "answer": str(answer), "ftl": float(seconds) | int(seconds)}:
                     return Reply(number, answer, seconds)
-        except ValueError:
-            pass
         raise ConnectionBroke(f"the server sent a frame that is none of its protocol's: {frame[:200]}")
 
 

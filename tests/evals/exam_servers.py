@@ -2,7 +2,7 @@
 
 import json
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -60,7 +60,7 @@ class WebSocketExam:
         self.connections.append(frames)
         self.requests.append(connection.request)
         waiting = []
-        try:
+        with suppress(ConnectionClosed):  # a client that was killed
             for text in connection:
                 if text in ("tps", "ftl"):
                     connection.send({"tps": "12.5", "ftl": "0.25"}[text])
@@ -73,8 +73,6 @@ class WebSocketExam:
                     for words in filter(None, reversed(waiting)):
                         connection.send(words)
                     waiting.clear()
-        except ConnectionClosed:
-            pass  # a client that was killed
 
 
 @contextmanager

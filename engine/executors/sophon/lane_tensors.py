@@ -1,5 +1,6 @@
 """Each lane's own key and value tensors, made when it is first used and gone when it is freed."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from engine.executors.sophon.chips import Chips
@@ -39,11 +40,9 @@ class LaneTensors:
     def count_fitting(self, most: int) -> int:
         """Find out how many lanes the chips have memory for, by taking it; at most so many."""
         lanes: list[Lane] = []
-        try:
+        with suppress(RuntimeError):  # what sail raises when a chip's memory is full
             while len(lanes) < most:
                 lanes.append(self._empty())
-        except RuntimeError:  # what sail raises when a chip's memory is full
-            pass
         return len(lanes)
 
     def new(self) -> Lane:
