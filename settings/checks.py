@@ -2,8 +2,8 @@
 
 import os
 
-from settings.settings import Settings, flag
-from settings.spec import Program
+from settings.settings import Settings
+from settings.spec import Program, flag
 from settings.values import SOCKET_PATH_BYTES, Address, SettingError
 
 #: The highest TCP port.

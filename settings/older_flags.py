@@ -4,7 +4,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from settings.settings import Settings, flag
+from settings.settings import Settings
+from settings.spec import flag
 from settings.values import MODEL_NAME, Address, NamedModel, SettingError
 
 #: Bits of the weights, as `--quantize` counts them, and the tier that has so many; 0 is "not at all".

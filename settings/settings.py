@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from settings import values
-from settings.spec import Program, Spec, setting
+from settings.spec import ENVIRONMENT_PREFIX, Program, Spec, flag, setting, variable
 from settings.values import Address, Chips, Memory, NamedModel, Upstream
-
-#: What the name of every environment variable of ours begins with.
-ENVIRONMENT_PREFIX = "LECTERN_"
 
 #: Where clients of Yuan-2.0 look for its server, and so do we.
 YUAN_VARIABLE = "YUAN_2_URL"
@@ -387,14 +384,6 @@ def specs(program: Program | None = None) -> dict[str, Spec]:
     """Return the settings by name, all or those that `program` uses."""
     every: dict[str, Spec] = {one.name: one.metadata["spec"] for one in fields(Settings)}
     return {name: spec for name, spec in every.items() if program is None or program in spec.programs}
-
-
-def flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def variable(name: str) -> str:
-    return ENVIRONMENT_PREFIX + name.upper()
 
 
 def socket_folder() -> Path:

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 from settings.checks import check
 from settings.older_flags import OLDER_FLAGS, rename, translate
-from settings.settings import ENVIRONMENT_PREFIX, YUAN_VARIABLE, Settings, flag, specs, variable
-from settings.spec import Program, Spec
+from settings.settings import YUAN_VARIABLE, Settings, specs
+from settings.spec import ENVIRONMENT_PREFIX, Program, Spec, flag, variable
 from settings.values import SettingError
 
 _PURPOSE: dict[Program, str] = {

@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from settings import values
 
+#: What the name of every environment variable of ours begins with.
+ENVIRONMENT_PREFIX = "LECTERN_"
+
 Program = Literal["serveapi", "LLMapis"]
 
 #: The project's folder: relative paths among the defaults count from here.
@@ -64,3 +67,13 @@ def setting(
     if default is None:
         return field(default=() if repeatable else None, metadata={"spec": spec})
     return field(default=spec.read([default], PROJECT_FOLDER), metadata={"spec": spec})
+
+
+def flag(name: str) -> str:
+    """Return how a command line names a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    """Return how the environment names a setting."""
+    return ENVIRONMENT_PREFIX + name.upper()
