@@ -38,25 +38,17 @@ class ReferenceKernel:
         num_splits,
     ):
         self.calls += 1
-        readers = len(seqused_k)
         for ints in (row_starts, context_starts, seqused_k, block_table):
             assert ints.dtype == torch.int32
             assert ints.is_contiguous()
-        assert row_starts.shape == context_starts.shape == (readers + 1,)
-        assert block_table.shape[0] == readers
+        assert row_starts.shape == context_starts.shape == (len(seqused_k) + 1,)
+        assert block_table.shape[0] == len(seqused_k)
         assert keys.shape[1] % self.page_multiple == 0
         assert query.stride(-1) == keys.stride(-1) == values.stride(-1) == 1
-        starts, contexts = row_starts.tolist(), seqused_k.tolist()
-        assert starts[0] == 0
-        assert starts[-1] == len(query)
-        assert most_rows >= max(end - start for start, end in pairwise(starts))
-        assert most_context >= max(contexts)
         assert enable_gqa == (query.shape[1] != keys.shape[2])
-        if most_rows == 1:
-            assert window_size == (-1, -1), "the kernel folds heads only without a mask"
-            assert starts == list(range(readers + 1)), "the kernel folds heads only if each reader has a row"
-        else:
-            assert window_size == (-1, 0)
+        starts, contexts = row_starts.tolist(), seqused_k.tolist()
+        check_rows(starts, len(query), most_rows, window_size)
+        assert most_context >= max(contexts)
         if most_rows > 1 or query.shape[1] == keys.shape[2]:
             assert num_splits == 1, "divided contexts are put together wrongly here"
         output = torch.full_like(query, torch.nan)
@@ -67,6 +59,18 @@ class ReferenceKernel:
                 query[rows], _read(keys, blocks, context), _read(values, blocks, context), scale
             )
         return output
+
+
+def check_rows(starts, rows, most_rows, window_size):
+    """Refuse readers' rows that the kernel would take wrongly."""
+    assert starts[0] == 0
+    assert starts[-1] == rows
+    assert most_rows >= max(end - start for start, end in pairwise(starts))
+    if most_rows == 1:
+        assert window_size == (-1, -1), "the kernel folds heads only without a mask"
+        assert starts == list(range(len(starts))), "the kernel folds heads only if each reader has a row"
+    else:
+        assert window_size == (-1, 0)
 
 
 def _read(pages, blocks, context):
