@@ -21,10 +21,6 @@ SENTENCEPIECE_SPACE = "▁"
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
-#: The parts of a tokenizer.json by their names.
-Description = dict[str, msgspec.Raw]
-
-
 class UnsupportedTokenizer(Exception):
     """The tokenizer is of a kind whose bytes are not known here, or has no chat template."""
 
@@ -44,9 +40,8 @@ class ChatTokenizer:
         self._tokenizer = tokenizer
         self._contents_apart = contents_apart
         self._controls = control_tokens(tokenizer)
-        description = describe(tokenizer.backend_tokenizer)
-        self._plain = without_tokens(description, self._controls)
-        self.vocabulary = build_vocabulary(tokenizer, description, self._plain)
+        self._plain = without_tokens(tokenizer, self._controls)
+        self.vocabulary = build_vocabulary(tokenizer, self._plain)
         _check_json(self.vocabulary)
 
     @property
@@ -121,28 +116,41 @@ def control_tokens(tokenizer: PreTrainedTokenizerFast) -> frozenset[str]:
     return frozenset(content for content in added if not content.isspace())
 
 
-def describe(tokenizer: Tokenizer) -> Description:
-    """Return the parts of its tokenizer.json; a vocabulary of megabytes is not taken apart."""
-    return msgspec.json.decode(tokenizer.to_str(), type=Description)
+def without_tokens(tokenizer: PreTrainedTokenizerFast, controls: frozenset[str]) -> Tokenizer:
+    """Return a tokenizer to which the spellings of control tokens are characters like any others.
 
-
-def without_tokens(description: Description, controls: frozenset[str]) -> Tokenizer:
-    """Return a tokenizer to which the spellings of control tokens are characters like any others."""
-    added = msgspec.json.decode(description["added_tokens"])
-    kept = msgspec.Raw(msgspec.json.encode([token for token in added if token["content"] not in controls]))
-    plain = Tokenizer.from_str(msgspec.json.encode({**description, "added_tokens": kept}).decode())
+    It shares the model, which is the largest part of a tokenizer and takes the longest to be made.
+    """
+    known = tokenizer.backend_tokenizer
+    plain = _stages_of(known)
+    kept = {
+        id_: token for id_, token in tokenizer.added_tokens_decoder.items() if token.content not in controls
+    }
+    plain.add_tokens([kept[id_] for id_ in sorted(kept)])
+    if any(plain.token_to_id(token.content) != id_ for id_, token in kept.items()):
+        # They were numbered behind control tokens, and now have the ids of those.
+        plain = _stages_of(known)
     plain.encode_special_tokens = True
     return plain
 
 
-def build_vocabulary(
-    tokenizer: PreTrainedTokenizerFast, description: Description, plain: Tokenizer
-) -> Vocabulary:
+def _stages_of(known: Tokenizer) -> Tokenizer:
+    """Return a tokenizer with the same model, and what stands before and behind it, but no added tokens."""
+    plain = Tokenizer(known.model)
+    plain.normalizer = known.normalizer
+    plain.pre_tokenizer = known.pre_tokenizer
+    plain.post_processor = known.post_processor
+    plain.decoder = known.decoder
+    return plain
+
+
+def build_vocabulary(tokenizer: PreTrainedTokenizerFast, plain: Tokenizer) -> Vocabulary:
     """Return the bytes of every id, from the tokenizer's own description of how it decodes.
 
     Raises UnsupportedTokenizer for a decoder that is neither byte-level (GPT-2) nor sentencepiece's.
     """
-    decoders = _decoder_types(msgspec.json.decode(description["decoder"]))
+    decoder = tokenizer.backend_tokenizer.decoder
+    decoders = set() if decoder is None else _decoder_types(msgspec.json.decode(decoder.__getstate__()))
     special = set(tokenizer.all_special_ids)
     special |= {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
     id_of_piece = tokenizer.get_vocab()
@@ -173,9 +181,7 @@ def _check_json(vocabulary: Vocabulary) -> None:
         raise UnsupportedTokenizer(f"its vocabulary cannot spell JSON: {error}") from error
 
 
-def _decoder_types(decoder: dict[str, Any] | None) -> set[str]:
-    if decoder is None:
-        return set()
+def _decoder_types(decoder: dict[str, Any]) -> set[str]:
     return {str(decoder["type"])}.union(*(_decoder_types(part) for part in decoder.get("decoders", [])))
 
 

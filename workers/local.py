@@ -17,6 +17,7 @@ from engine.engine import Engine
 from engine.executors.cuda_executor import CudaExecutor
 from engine.executors.fused import fuse_norms
 from engine.executors.native.executor import NativeExecutor
+from engine.executors.native.huge_pages import HugePages
 from engine.executors.torch_executor import TorchExecutor, UnsupportedModel
 from engine.loading.load import PlannedLoad, plan_load
 from engine.loading.own_thread import OwnThread, in_own_thread
@@ -68,20 +69,25 @@ class LocalModel:
         self.engine.stop()
 
 
-def load_local_model(path: Path, name: str, placement: Placement) -> LocalModel:
-    """Load the checkpoint in the folder and start its engine.
+def load_local_model(
+    path: Path, name: str, placement: Placement, memory: HugePages | None = None
+) -> LocalModel:
+    """Load the checkpoint in the folder and start its engine; packed weights go to `memory`.
 
     Raises CannotLoad with one line that says what stands in the way.
     """
     if not path.is_dir():
         raise CannotLoad(f"cannot load the model in {path}: there is no such folder")
+    memory = memory or HugePages()
     try:
-        tokenizer, engine, tier = in_own_thread(partial(_load, path, placement), "loading")
+        tokenizer, engine, tier = in_own_thread(partial(_load, path, placement, memory), "loading")
     except DoesNotFit as error:
         raise CannotLoad(f"the model in {path} does not fit: {error}") from error
     except Exception as error:  # a file that is not what it should be makes libraries raise anything
         logger.debug("Loading %s failed", path, exc_info=True)
         raise CannotLoad(f"cannot load the model in {path}: {one_line(error)}") from error
+    finally:
+        memory.settle()
     engine.start()
     logger.info("Loaded %s with %d tokens of context", name, engine.context_tokens)
     card = ModelCard(name=name, fingerprint=fingerprint(path, tier), context_tokens=engine.context_tokens)
@@ -112,7 +118,7 @@ def telling_files(path: Path) -> list[Path]:
     return sorted(file for file in path.iterdir() if file.suffix in kinds)
 
 
-def _load(path: Path, placement: Placement) -> tuple[ChatTokenizer, Engine, str]:
+def _load(path: Path, placement: Placement, memory: HugePages) -> tuple[ChatTokenizer, Engine, str]:
     """Return what answers, not started yet, and the tier of its weights."""
     if placement.threads:
         torch.set_num_threads(placement.threads)
@@ -128,9 +134,10 @@ def _load(path: Path, placement: Placement) -> tuple[ChatTokenizer, Engine, str]
         memory_bytes=placement.memory_bytes,
         capacity=placement.capacity,
         executor=placement.executor,
+        made_bytes=memory.made_bytes,
     )
     reading = OwnThread(partial(_read_tokenizer, checkpoint), "tokenizer")
-    model, executor = _bring(planned, most_tokens, placement.capacity)
+    model, executor = _bring(planned, memory, most_tokens, placement.capacity)
     tokenizer = reading.result()
     engine = Engine(
         executor,
@@ -154,11 +161,14 @@ def _read_tokenizer(checkpoint: Checkpoint) -> ChatTokenizer:
     return tokenizer
 
 
-def _bring(planned: PlannedLoad, most_tokens: int, capacity: int) -> tuple[PreTrainedModel, Executor]:
+def _bring(
+    planned: PlannedLoad, memory: HugePages, most_tokens: int, capacity: int
+) -> tuple[PreTrainedModel, Executor]:
     """Return the model as its config describes it, and what computes it."""
     if planned.is_native:
-        model, packed = planned.carry_out_packed()
+        model, packed = planned.carry_out_packed(memory)
         return model, NativeExecutor(packed, planned.memory.cache_bytes, most_tokens)
+    memory.settle()
     model = planned.carry_out()
     return model, _torch_executor(model, planned.memory, most_tokens, capacity)
 

@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 from contract import Model
+from engine.executors.native.huge_pages import HugePages
+from engine.loading.expected import expected_bytes
 from engine.waiting_threads import wait_briefly
 from settings import SCRIPTED_PREFIX
 from workers.errors import CannotLoad
@@ -44,9 +46,23 @@ def create_model(
         raise CannotLoad(f"no such model: {folder} is not a folder (download.py fetches models)")
     if not (folder / "config.json").is_file():
         raise CannotLoad(f"no model in {folder}: it holds no config.json")
+    memory = _memory_ahead(folder, placement)
     from workers.local import load_local_model  # brings torch, which takes seconds
 
-    return load_local_model(folder, name, placement)
+    return load_local_model(folder, name, placement, memory)
+
+
+def _memory_ahead(folder: Path, placement: Placement) -> HugePages:
+    """Return memory whose pages are being made from now on."""
+    return HugePages(
+        expected_bytes(
+            folder,
+            placement.tier,
+            device=placement.device,
+            executor=placement.executor,
+            memory_bytes=placement.memory_bytes,
+        )
+    )
 
 
 def _scripted(script: str, name: str, context_tokens: int) -> ScriptedModel:

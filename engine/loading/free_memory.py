@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import torch
 
 #: For cgroup v1 and v2: the folder of the memory controller, its limits, what is used, and the line of
 #: memory.stat that tells how much of it is page cache which the kernel gives back when it must.
@@ -22,6 +21,8 @@ def free_cpu_bytes(root: Path = Path("/")) -> int:
 
 def free_cuda_bytes() -> list[int]:
     """Return the free memory of each visible GPU, in torch's order."""
+    import torch  # the rest of this file is asked before it is there
+
     return [torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())]
 
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from engine.checkpoints.checkpoint import Checkpoint
 from engine.engine import STEP_TOKENS
+from engine.executors.native.huge_pages import HugePages
 from engine.executors.native.weights import PackedModel
 from engine.loading.budget import cpu_budget, cuda_budget
 from engine.loading.devices import DeviceMap, spread_over_gpus
@@ -54,12 +55,12 @@ class PlannedLoad:
         logger.info("Loaded the weights in %.1f s", time.monotonic() - begin)
         return model
 
-    def carry_out_packed(self) -> tuple[PreTrainedModel, PackedModel]:
+    def carry_out_packed(self, memory: HugePages | None = None) -> tuple[PreTrainedModel, PackedModel]:
         """Pack the weights for the native step; the model is left with what else its config says."""
         begin = time.monotonic()
         model = self.checkpoint.map_weights()
         with large_pieces_apart():
-            packed = pack(model, self.memory.bits, MappedFiles(self.checkpoint.weight_files()))
+            packed = pack(model, self.memory.bits, MappedFiles(self.checkpoint.weight_files()), memory)
         logger.info("Packed the weights in %.1f s", time.monotonic() - begin)
         return model, packed
 
@@ -72,8 +73,11 @@ def plan_load(
     memory_bytes: int | None,
     capacity: int,
     executor: ExecutorChoice = "torch",
+    made_bytes: int = 0,
 ) -> PlannedLoad:
     """Choose executor, tier, cache and devices, and log them in a line.
+
+    `made_bytes` of memory are taken already, and will hold weights or be given back.
 
     Raises DoesNotFit, and CannotRunNative if only the native step may compute and cannot.
     """
@@ -86,12 +90,23 @@ def plan_load(
     if is_native:
         footprint = as_packed(footprint, skeleton)
     free = free_cuda_bytes() if is_cuda else []
-    budget = cuda_budget(memory_bytes, free) if is_cuda else cpu_budget(memory_bytes, free_cpu_bytes())
+    budget = (
+        cuda_budget(memory_bytes, free)
+        if is_cuda
+        else cpu_budget(memory_bytes, free_cpu_bytes() + made_bytes)
+    )
     memory = plan_memory(footprint, budget, wish)
     if is_native and memory.tier == TORCH_TIER:
         if executor == "native":
             raise CannotRunNative(f"--executor native: only tier {TORCH_TIER} fits, which is torch's")
-        return plan_load(checkpoint, wish, is_cuda=is_cuda, memory_bytes=memory_bytes, capacity=capacity)
+        return plan_load(
+            checkpoint,
+            wish,
+            is_cuda=is_cuda,
+            memory_bytes=memory_bytes,
+            capacity=capacity,
+            made_bytes=made_bytes,
+        )
     level = logging.WARNING if wish.tier == "auto" and memory.tier != "large" else logging.INFO
     logger.log(level, "Memory: %s; allowed is %s", memory, budget)
     forms = LinearForms(memory.bits, dtype, is_cuda=is_cuda)

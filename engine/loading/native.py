@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from engine.executors.native.architecture import reason_against
 from engine.executors.native.build import CannotBuild
 from engine.executors.native.footprint import packed_bytes
+from engine.executors.native.huge_pages import HugePages
 from engine.executors.native.library import load_library
 from engine.executors.native.processor import best_instructions
 from engine.executors.native.weights import PackedModel, pack_model
@@ -63,7 +64,9 @@ def as_packed(footprint: Footprint, skeleton: PreTrainedModel) -> Footprint:
     return replace(footprint, weight_bytes={**footprint.weight_bytes, **packed})
 
 
-def pack(model: PreTrainedModel, bits: int, mapped: MappedFiles) -> PackedModel:
+def pack(
+    model: PreTrainedModel, bits: int, mapped: MappedFiles, memory: HugePages | None = None
+) -> PackedModel:
     """Pack a mapped model's weights layer by layer; what is packed leaves no page of its file behind."""
     progress = Progress(sum(weight.nbytes for weight in model.parameters()))
 
@@ -72,7 +75,7 @@ def pack(model: PreTrainedModel, bits: int, mapped: MappedFiles) -> PackedModel:
         progress.add(stored.nbytes)
         trim_heap()
 
-    packed = pack_model(model, bits, finish)
+    packed = pack_model(model, bits, finish, memory=memory)
     model.eval()  # type: ignore[no-untyped-call]
     return packed
 

@@ -10,9 +10,11 @@ from engine.executors.native.architecture import gate_up_order, head_order, reas
 from engine.executors.native.executor import NativeExecutor
 from engine.executors.native.footprint import bytes_of, packed_bytes
 from engine.executors.native.library import NativeError
+from engine.executors.native.processor import Instructions
 from engine.executors.native.structures import Buffer
 from engine.executors.native.weights import pack_model
-from tests.engine.native import BITS, packed, small_model
+from engine.executors.rounding import round_to_8_bits
+from tests.engine.native import BITS, EVERY_SET, packed, small_model
 from tests.engine.parts import ARCHITECTURES, tiny_model
 
 
@@ -126,3 +128,29 @@ def test_gate_and_up_take_turns_of_32_and_the_end_is_filled_up():
     order = gate_up_order(48).tolist()
     assert order[:64] == [*range(32), *range(48, 80)]
     assert order[64:] == [*range(32, 48), *[-1] * 16, *range(80, 96), *[-1] * 16]
+
+
+@EVERY_SET
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16])
+def test_weights_are_rounded_as_torch_rounds_them(instructions, dtype):
+    model = small_model().to(dtype)
+    weight = model.model.layers[0].self_attn.o_proj.weight.detach().clone()
+    weight[3] = 0
+    model.model.layers[0].self_attn.o_proj.weight.data = weight
+    made = packed(model, 8, instructions).layers[0].attended
+    rounded = round_to_8_bits(weight, 127)
+    panels = (
+        torch.from_numpy(made.weights).view(torch.int8).view(-1, 16, 64, 4)
+    )  # panels, steps, columns, inputs of a step
+    assert panels.permute(0, 2, 1, 3).reshape(64, 64).equal(rounded.values)
+    assert made.scales.equal(rounded.scales)
+    sums = rounded.values.sum(1, dtype=torch.int32)
+    assert made.first_sums.equal(sums * (-128 if instructions is Instructions.AVX512 else 0))
+
+
+@pytest.mark.parametrize("sick", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite_makes_its_column_not_a_number(sick):
+    model = small_model()
+    model.model.layers[0].mlp.down_proj.weight.data[5, 7] = sick
+    scales = packed(model, 8).layers[0].down.scales
+    assert scales.isnan().nonzero().tolist() == [[5]]

@@ -5,8 +5,9 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from contract import CannotDo, ChatMessage
 from engine.detokenizer import Detokenizer
@@ -98,6 +99,25 @@ def test_every_id_has_the_bytes_that_it_decodes_to(tokenizer, chat):
         decoded = tokenizer.backend_tokenizer.decode([id_])
         if "\ufffd" not in decoded:
             assert token.decode().removeprefix(" ") == decoded.removeprefix(" ")
+
+
+def test_a_run_of_spaces_that_is_numbered_behind_control_tokens_does_not_become_one_of_them():
+    tokenizer = byte_level_tokenizer()
+    tokenizer.add_tokens([AddedToken("    ", normalized=False)])
+    chat = ChatTokenizer(tokenizer)
+    assert chat.split("a    b") == ("a", " ", " ", " ", " ", "b")
+    ids = chat.encode(messages_of([("user", "<|end|>a    b")]))
+    assert chat.vocabulary.bytes_of(ids).decode() == "\n<|end|>a    b\n"
+
+
+def test_a_run_of_spaces_that_is_numbered_before_control_tokens_stays_one_token():
+    letters = bytes_to_unicode()
+    backend = Tokenizer(models.BPE({letters[byte]: byte for byte in range(256)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_tokens([AddedToken("    ", normalized=False), AddedToken("<|end|>", normalized=False)])
+    chat = ChatTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=CHAT_TEMPLATE))
+    assert chat.split("a    b") == ("a", "    ", "b")
 
 
 def test_bytes_of_a_byte_level_tokenizer():

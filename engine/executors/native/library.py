@@ -25,12 +25,9 @@ class Library:
         self._step = _function(library, "lectern_step", c_void_p, POINTER(StepRows))
         self._close = library.lectern_close
         self._close.argtypes, self._close.restype = (c_void_p,), None
-        library.lectern_byte_offset.restype = c_int64
-        #: What is added to activations of 8 bits before they are multiplied.
-        self.byte_offset = int(library.lectern_byte_offset())
 
     def pack(self, order: PackOrder, threads: int) -> None:
-        """Lay a weight out as panels. Raises NativeError."""
+        """Lay a weight out as panels, rounded if it is to have 8 bits. Raises NativeError."""
         self._pack(ctypes.byref(order), threads)
 
     def open(self, weights: ModelWeights) -> "OpenModel":

@@ -90,9 +90,8 @@ class PackOrder(ctypes.Structure):
     _fields_ = (
         ("sources", Buffer * 3),
         ("order", Buffer),
-        ("inputs", c_int64),
-        ("bytes_per_number", c_int64),
-        ("packed", Buffer),
+        *((name, c_int64) for name in ("inputs", "source_bits", "bits")),
+        *((name, Buffer) for name in ("packed", "scales", "first_sums")),
     )
 
 

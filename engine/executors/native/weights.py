@@ -21,17 +21,13 @@ from engine.executors.native.architecture import (
     reason_against,
     sizes_of,
 )
-from engine.executors.native.huge_pages import HugePages
+from engine.executors.native.huge_pages import Bytes, HugePages
 from engine.executors.native.library import Library, NativeError, load_library
 from engine.executors.native.processor import Instructions, best_instructions
 from engine.executors.native.structures import Buffer, PackOrder
-from engine.executors.rounding import round_to_8_bits
 
 #: Columns of a panel; a packed weight has whole panels.
 PANEL_COLUMNS = 64
-
-#: The greatest number that stands for a weight of 8 bits.
-GREATEST_WEIGHT = 127
 
 #: Told which stored weight is packed and not needed any more.
 Finish = Callable[[torch.Tensor], None]
@@ -43,7 +39,7 @@ class PackedLinear:
 
     inputs: int
     outputs: int
-    weights: torch.Tensor
+    weights: Bytes
     scales: torch.Tensor | None
     first_sums: torch.Tensor | None
     bias: torch.Tensor | None
@@ -81,6 +77,7 @@ def pack_model(
     bits: int,
     finish: Finish = lambda stored: None,
     instructions: Instructions | None = None,
+    memory: HugePages | None = None,
 ) -> PackedModel:
     """Take a model's weights over; its linear layers are left empty.
 
@@ -93,16 +90,18 @@ def pack_model(
         raise NativeError(f"the native step does not know this model: {reason}")
     if bits not in (16, 8):
         raise NativeError(f"bits: must be 16 or 8, not {bits}")
-    return _Packer(model, bits, finish, load_library(instructions)).packed()
+    return _Packer(model, bits, finish, load_library(instructions), memory or HugePages()).packed()
 
 
 class _Packer:
-    def __init__(self, model: PreTrainedModel, bits: int, finish: Finish, library: Library) -> None:
+    def __init__(
+        self, model: PreTrainedModel, bits: int, finish: Finish, library: Library, memory: HugePages
+    ) -> None:
         self._model = model
         self._bits = bits
         self._finish = finish
         self._library = library
-        self._memory = HugePages()
+        self._memory = memory
         self._sizes = sizes_of(model)
         self._decoder = model.get_submodule("model")
         self._rotary = self._decoder.get_submodule("rotary_emb")
@@ -152,42 +151,35 @@ class _Packer:
         )
         padded = np.full(-(-len(order) // PANEL_COLUMNS) * PANEL_COLUMNS, -1, np.int32)
         padded[: len(order)] = order
-        bias = _bias(linears, padded)
-        if self._bits == 16:
-            weights = self._pack([one.weight.to(torch.bfloat16) for one in linears], padded, inputs, 2)
-            packed = PackedLinear(inputs, len(order), weights, None, None, bias)
-        else:
-            packed = self._rounded(linears, padded, inputs, len(order), bias)
+        packed = self._pack([one.weight for one in linears], padded, inputs)
         for one in linears:
             stored, one.weight = one.weight, nn.Parameter(torch.empty(0), requires_grad=False)
             (finish or self._finish)(stored)
-        return packed
-
-    def _rounded(
-        self, linears: Sequence[nn.Linear], order: Order, inputs: int, outputs: int, bias: torch.Tensor | None
-    ) -> PackedLinear:
-        rounded = [round_to_8_bits(one.weight, GREATEST_WEIGHT) for one in linears]
-        sums = torch.cat([one.values.sum(1, dtype=torch.int32) for one in rounded])
-        return PackedLinear(
-            inputs,
-            outputs,
-            self._pack([one.values for one in rounded], order, inputs, 1),
-            _in_order(torch.cat([one.scales for one in rounded]), order),
-            _in_order(sums * -self._library.byte_offset, order),
-            bias,
-        )
+        return PackedLinear(inputs, len(order), *packed, _bias(linears, padded))
 
     def _pack(
-        self, sources: list[torch.Tensor], order: Order, inputs: int, bytes_per_number: int
-    ) -> torch.Tensor:
-        packed = self._memory.take(len(order) * inputs * bytes_per_number)
-        rows = [source.contiguous() for source in sources]
-        buffers = [Buffer.of(one) for one in rows] + [Buffer.of(None)] * (3 - len(rows))
+        self, sources: Sequence[torch.Tensor], order: Order, inputs: int
+    ) -> tuple[Bytes, torch.Tensor | None, torch.Tensor | None]:
+        """Return weights, scales and first sums; in 16 bits there are only weights."""
+        packed = self._memory.take(len(order) * inputs * self._bits // 8)
+        scales = torch.empty(len(order)) if self._bits == 8 else None
+        first_sums = torch.empty(len(order), dtype=torch.int32) if self._bits == 8 else None
+        rows = [self._readable(source) for source in sources]
         pack_order = PackOrder(
-            (Buffer * 3)(*buffers), Buffer.of(order), inputs, bytes_per_number, Buffer.of(packed)
+            (Buffer * 3)(*(Buffer.of(one) for one in rows)),
+            Buffer.of(order),
+            inputs,
+            8 * rows[0].itemsize,
+            self._bits,
+            *(Buffer.of(one) for one in (packed, scales, first_sums)),
         )
         self._library.pack(pack_order, torch.get_num_threads())
-        return packed
+        return packed, scales, first_sums
+
+    def _readable(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return a weight of a type that is packed: bfloat16, or float32 where it is rounded further."""
+        is_read = self._bits == 16 or weight.dtype == torch.bfloat16
+        return weight.detach().to(torch.bfloat16 if is_read else torch.float32).contiguous()
 
     def _query_key_value_order(self) -> Order:
         sizes, rotary = self._sizes, 2 * len(self._frequencies)

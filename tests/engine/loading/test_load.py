@@ -12,6 +12,7 @@ from engine.executors.linear_4_bit_cpu import Linear4BitOnCpu
 from engine.executors.linear_8_bit import Linear8Bit
 from engine.executors.prepacked import PrepackedLinear, can_prepack
 from engine.executors.torch_executor import TorchExecutor
+from engine.loading import load
 from engine.loading.linears import LEAST_OUTPUTS
 from engine.loading.load import compute_dtype, plan_load
 from engine.loading.mapped_files import MappedFiles
@@ -133,6 +134,18 @@ def test_what_does_not_fit_is_refused_before_a_weight_is_read(tmp_path, monkeypa
     monkeypatch.setattr(type(checkpoint), "map_weights", pytest.fail)
     with pytest.raises(DoesNotFit, match=r"it may take 0\.1 MB"):
         planned(checkpoint, memory_bytes=100_000)
+
+
+def test_memory_that_waits_for_the_weights_counts_as_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(load, "free_cpu_bytes", lambda: 50_000_000)
+    checkpoint, wish = write(tmp_path), Wish("auto", 512, False, 1 << 40)
+    plans = [
+        plan_load(
+            checkpoint, wish, is_cuda=False, memory_bytes=None, capacity=2, made_bytes=made_bytes
+        ).memory.cache_bytes
+        for made_bytes in (0, 50_000_000)
+    ]
+    assert plans[1] > 1.9 * plans[0]
 
 
 def test_the_type_on_the_cpu_is_16_bit_only_where_the_processor_multiplies_it():

@@ -100,34 +100,31 @@ class TinyModel {
 
   // Random weights, packed by the step's own function in two sources.
   PackedLinear linear(int64_t inputs, int64_t outputs, bool has_bias) {
-    const int64_t columns = (outputs + 63) / 64 * 64, bytes = shape.bits / 8;
-    PackedLinear packed{
-        std::vector<uint8_t>(static_cast<size_t>(columns * inputs * bytes)), {}, {}, {}, inputs, outputs};
+    const int64_t columns = (outputs + 63) / 64 * 64;
+    const auto numbers = static_cast<size_t>(shape.bits == 8 ? columns : 0);
+    PackedLinear packed{std::vector<uint8_t>(static_cast<size_t>(columns * inputs * shape.bits / 8)),
+                        std::vector<float>(numbers),
+                        {},
+                        std::vector<int32_t>(numbers),
+                        inputs,
+                        outputs};
     std::vector<int32_t> order(static_cast<size_t>(columns), -1);
     for (int64_t column = 0; column < outputs; column++)
       order[static_cast<size_t>(column)] = static_cast<int32_t>(outputs - 1 - column);
     const int64_t first = outputs / 3;
-    std::vector<uint16_t> wide = random_bfloat16(outputs * inputs);
-    std::vector<int8_t> narrow(wide.size());
-    for (size_t i = 0; i < wide.size(); i++) narrow[i] = static_cast<int8_t>(wide[i] % 255 - 127);
-    const auto* all = shape.bits == 16 ? static_cast<const void*>(wide.data()) : narrow.data();
-    const auto* rest = static_cast<const uint8_t*>(all) + first * inputs * bytes;
-    const PackOrder given{{{all, first * inputs * bytes}, {rest, (outputs - first) * inputs * bytes}, {}},
+    const std::vector<uint16_t> all = random_bfloat16(outputs * inputs);
+    const auto* rest = all.data() + first * inputs;
+    const PackOrder given{{{all.data(), first * inputs * 2}, {rest, (outputs - first) * inputs * 2}, {}},
                           buffer(order),
                           inputs,
-                          bytes,
-                          buffer(packed.weights)};
+                          16,
+                          shape.bits,
+                          buffer(packed.weights),
+                          buffer(packed.scales),
+                          buffer(packed.first_sums)};
     Message message{};
     expect(lectern_pack(&given, 2, &message) == 0, std::string("packed: ") + message.text);
     if (has_bias) packed.bias.assign(static_cast<size_t>(columns), 0.1f);
-    if (shape.bits == 16) return packed;
-    packed.scales.assign(static_cast<size_t>(columns), 0.003f);
-    packed.first_sums.assign(static_cast<size_t>(columns), 0);
-    for (int64_t column = 0; column < outputs; column++)
-      for (int64_t k = 0; k < inputs; k++)
-        packed.first_sums[static_cast<size_t>(column)] -=
-            static_cast<int32_t>(lectern_byte_offset()) *
-            narrow[static_cast<size_t>((outputs - 1 - column) * inputs + k)];
     return packed;
   }
 
@@ -271,9 +268,43 @@ void check_shapes(TinyModel& model) {
   }
 }
 
+void check_pack_refusals() {
+  const std::vector<float> source(2 * 16);
+  const std::vector<int32_t> order(64, 1);
+  const std::vector<uint8_t> packed(64 * 16);
+  const std::vector<float> scales(64);
+  const std::vector<int32_t> first_sums(64);
+  const std::vector<int32_t> wrong_order(64, 2);
+  const PackOrder right{{buffer(source), {}, {}}, buffer(order),  16, 32, 8,
+                        buffer(packed),           buffer(scales), buffer(first_sums)};
+  const std::vector<std::function<void(PackOrder&)>> changes = {
+      [](PackOrder&) {},
+      [](PackOrder& given) { given.inputs = 0; },
+      [](PackOrder& given) { given.inputs = 20; },
+      [](PackOrder& given) { given.inputs = int64_t{1} << 62; },
+      [](PackOrder& given) { given.source_bits = 8; },
+      [](PackOrder& given) { given.bits = 16; },
+      [](PackOrder& given) { given.bits = 4; },
+      [](PackOrder& given) { given.sources[0].bytes -= 4; },
+      [](PackOrder& given) { given.order.bytes -= 4; },
+      [&](PackOrder& given) { given.order = buffer(wrong_order); },
+      [](PackOrder& given) { given.packed.bytes -= 1; },
+      [](PackOrder& given) { given.scales.bytes = 0; },
+      [](PackOrder& given) { given.first_sums.data = nullptr; },
+  };
+  for (size_t index = 0; index < changes.size(); index++) {
+    PackOrder given = right;
+    changes[index](given);
+    Message message{};
+    const bool is_refused = lectern_pack(&given, 2, &message) != 0;
+    expect(is_refused == (index > 0), "packing with change " + std::to_string(index));
+  }
+}
+
 }  // namespace
 
 int main() {
+  check_pack_refusals();
   for (const int64_t bits : {16, 8}) {
     TinyModel models[] = {
         {bits, 6, 2, 16, 48}, {bits, 14, 2, 64, 112}, {bits, 3, 1, 80, 16}, {bits, 70, 1, 16, 32}};

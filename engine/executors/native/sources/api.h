@@ -48,13 +48,14 @@ struct StepRows {
   Buffer logits;
 };
 
-// Rows of up to three matrices [rows, inputs], one behind the other; `order` int32 says which of them
-// each packed column is, -1 for one of zeros.
+// Rows of up to three matrices [rows, inputs], one behind the other, of bfloat16 or float32 (`source_bits`);
+// `order` int32 says which of them each packed column is, -1 for one of zeros. Scales and first sums are
+// those of 8 bits, for each packed column.
 struct PackOrder {
   Buffer sources[3];
   Buffer order;
-  int64_t inputs, bytes_per_number;
-  Buffer packed;
+  int64_t inputs, source_bits, bits;
+  Buffer packed, scales, first_sums;
 };
 
 struct Message {
@@ -62,9 +63,6 @@ struct Message {
 };
 
 #define LECTERN_EXPORT __attribute__((visibility("default")))
-
-// What activations of 8 bits are stored too large by; first sums are -that · the sum of a column's weights.
-LECTERN_EXPORT int64_t lectern_byte_offset();
 
 // These return 0, or another number with the reason in the message.
 LECTERN_EXPORT int lectern_pack(const PackOrder* order, int64_t threads, Message* message);

@@ -27,8 +27,6 @@ int guarded(Message* message, const Action& action) {
 
 }  // namespace
 
-int64_t lectern_byte_offset() { return kByteOffset; }
-
 int lectern_pack(const PackOrder* order, int64_t threads, Message* message) {
   return guarded(message, [&] { pack(checked_pack(*order), std::clamp<int64_t>(threads, 1, 1024)); });
 }

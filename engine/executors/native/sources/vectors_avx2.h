@@ -126,9 +126,11 @@ inline Floats dot(Floats sums, Pairs a, Pairs b) {
 // Activations of 8 bits are stored as they are, in two's complement.
 constexpr int32_t kByteOffset = 0;
 
-inline void store_bytes(Floats whole, uint8_t* to) {
+inline void store_whole(Floats whole, int8_t* to) {
   const __m256i a = _mm256_cvtps_epi32(whole.low), b = _mm256_cvtps_epi32(whole.high);
   const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
   const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bytes);
 }
+
+inline void store_bytes(Floats whole, uint8_t* to) { store_whole(whole, reinterpret_cast<int8_t*>(to)); }

@@ -50,6 +50,10 @@ inline Floats dot(Floats sums, Pairs a, Pairs b) { return {_mm512_dpbf16_ps(sums
 // adds to the sums, 128 times the sum of the weights, is where they begin.
 constexpr int32_t kByteOffset = 128;
 
+inline void store_whole(Floats whole, int8_t* to) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(whole.v)));
+}
+
 inline void store_bytes(Floats whole, uint8_t* to) {
   const __m512i shifted = _mm512_add_epi32(_mm512_cvtps_epi32(whole.v), _mm512_set1_epi32(kByteOffset));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(shifted));
