@@ -3,23 +3,16 @@
 A block holds the keys and values of `block_tokens` neighbouring tokens. It is free, or held by one
 or more sequences, or kept: nobody holds it, but its content is known, and who comes with the same
 prefix takes it over. Kept blocks are given away least recently used first.
-
-A content is the path of tokens from the start of the text, not only the block's own tokens. Every
-path gets a number of its own that is never used again, so two paths cannot be taken for each other.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Protocol
 
+from engine.path_index import ROOT_PATH, Content, PathIndex
+
 #: Tokens of a block: small enough that little is wasted, large enough that tables stay short.
 BLOCK_TOKENS = 16
-
-#: The path before the first token.
-ROOT_PATH = 0
-
-#: What a block may hold: the path to it, and its own tokens.
-Content = tuple[int, tuple[int, ...]]
 
 
 class Cache(Protocol):
@@ -58,11 +51,9 @@ class BlockCache:
         self._free = list(range(blocks - 1, -1, -1))
         self._holders = [0] * blocks
         self._kept: OrderedDict[int, None] = OrderedDict()
+        self._index = PathIndex(block_tokens)
         self._path_of_block: dict[int, int] = {}
-        self._path_of_tokens: dict[Content, int] = {}
-        self._tokens_of_path: dict[int, Content] = {}
         self._block_of_path: dict[int, int] = {}
-        self._last_path = ROOT_PATH
 
     @property
     def available(self) -> int:
@@ -71,27 +62,16 @@ class BlockCache:
 
     def match(self, tokens: Sequence[int]) -> list[int]:
         """Hold and return the blocks of the longest known prefix; at least one token is left to compute."""
-        found: list[int] = []
-        path = ROOT_PATH
-        for start in range(0, len(tokens) - self.block_tokens, self.block_tokens):
-            key = (path, tuple(tokens[start : start + self.block_tokens]))
-            if (known := self._path_of_tokens.get(key)) is None:
-                break
-            path = known
-            found.append(self._block_of_path[path])
+        found = [self._block_of_path[path] for path in self._index.match(tokens)]
         for block in found:
-            self._hold(block)
+            self._kept.pop(block, None)
+            self._holders[block] += 1
         return found
 
     def content(self, blocks: Sequence[int], index: int, tokens: Sequence[int]) -> Content | None:
-        """Return what the `index`-th block of a text will hold, those before it being known in `blocks`;
-        None while there are not enough tokens for it.
-        """
-        start = index * self.block_tokens
-        if start + self.block_tokens > len(tokens):
-            return None
+        """Return what the `index`-th block of a text will hold; see `PathIndex.content`."""
         path = self._path_of_block[blocks[index - 1]] if index else ROOT_PATH
-        return path, tuple(tokens[start : start + self.block_tokens])
+        return self._index.content(path, index, tokens)
 
     def fits(self, matched: Sequence[int], needed: int, owed: int) -> bool:
         """Whether `needed` blocks more than the matched ones are there, and those owed to others too."""
@@ -116,15 +96,8 @@ class BlockCache:
     def publish(self, blocks: Sequence[int], index: int, tokens: Sequence[int]) -> None:
         """Make known that `blocks[index]` now holds its part of the text."""
         block = blocks[index]
-        key = self.content(blocks, index, tokens)
-        assert key is not None, "a block is made known before it is full"
-        path = self._path_of_tokens.get(key)
-        if path is None:
-            self._last_path += 1
-            path = self._path_of_tokens[key] = self._last_path
-            self._tokens_of_path[path] = key
-            self._block_of_path[path] = block
-        self._path_of_block[block] = path
+        path = self._path_of_block[block] = self._index.publish(self.content(blocks, index, tokens))
+        self._block_of_path.setdefault(path, block)
 
     def release(self, blocks: Sequence[int]) -> None:
         """Let go of a sequence's blocks, the last one first: a prefix outlives what hangs on it."""
@@ -139,10 +112,6 @@ class BlockCache:
                 self._path_of_block.pop(block, None)
                 self._free.append(block)
 
-    def _hold(self, block: int) -> None:
-        self._kept.pop(block, None)
-        self._holders[block] += 1
-
     def _is_indexed(self, block: int) -> bool:
         path = self._path_of_block.get(block)
         return path is not None and self._block_of_path.get(path) == block
@@ -150,4 +119,4 @@ class BlockCache:
     def _forget(self, block: int) -> None:
         path = self._path_of_block.pop(block)
         del self._block_of_path[path]
-        del self._path_of_tokens[self._tokens_of_path.pop(path)]
+        self._index.forget(path)

@@ -2,15 +2,16 @@
 
 A lane has rows for one sequence, in the order of its text: what a compiled net wants, which reads a
 whole cache in one piece. Lanes are cut into blocks as other memory is, so that the prefix of a text is
-found by the path of tokens that leads to it (`engine.cache`); what is found in somebody else's lane is
-copied. A lane that nobody holds is kept for its content, a few of them, least recently used given up first.
+found as it is there (`engine.path_index`); what is found in somebody else's lane is copied. A lane that
+nobody holds is kept for its content, a few of them, least recently used given up first.
 """
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from typing import Protocol
 
-from engine.cache import BLOCK_TOKENS, ROOT_PATH, Content
+from engine.cache import BLOCK_TOKENS
+from engine.path_index import ROOT_PATH, Content, PathIndex
 
 
 class LaneMemory(Protocol):
@@ -50,11 +51,9 @@ class LaneCache:
         self._free = list(range(lanes - 1, -1, -1))
         self._holders = [0] * lanes
         self._kept: OrderedDict[int, None] = OrderedDict()
-        self._path_of_block: dict[int, int] = {}
-        self._path_of_content: dict[Content, int] = {}
-        self._content_of_path: dict[int, Content] = {}
-        self._blocks_of_path: defaultdict[int, set[int]] = defaultdict(set)
-        self._last_path = ROOT_PATH
+        self._index = PathIndex(block_tokens)
+        self._paths_of_lane: list[list[int]] = [[] for _ in range(lanes)]
+        self._lanes_of_path: defaultdict[int, set[int]] = defaultdict(set)
 
     @property
     def available(self) -> int:
@@ -63,30 +62,18 @@ class LaneCache:
 
     def match(self, tokens: Sequence[int]) -> list[int]:
         """Hold the lane of the longest known prefix and return its blocks; at least one token is left."""
-        path = ROOT_PATH
-        blocks = 0
-        for start in range(0, len(tokens) - self.block_tokens, self.block_tokens):
-            known = self._path_of_content.get((path, tuple(tokens[start : start + self.block_tokens])))
-            if known is None:
-                break
-            path = known
-            blocks += 1
-        rest = len(tokens) - blocks * self.block_tokens
-        if not blocks or (self._most_rest is not None and rest > self._most_rest):
+        paths = self._index.match(tokens)
+        rest = len(tokens) - len(paths) * self.block_tokens
+        if not paths or (self._most_rest is not None and rest > self._most_rest):
             return []
-        lane = self._best_lane(path)
+        lane = self._best_lane(paths[-1])
         self._hold(lane)
-        return [lane * self.lane_blocks + index for index in range(blocks)]
+        return self._first_blocks(lane, len(paths))
 
     def content(self, blocks: Sequence[int], index: int, tokens: Sequence[int]) -> Content | None:
-        """Return what the `index`-th block of a text will hold, those before it being known in `blocks`;
-        None while there are not enough tokens for it.
-        """
-        start = index * self.block_tokens
-        if start + self.block_tokens > len(tokens):
-            return None
-        path = self._path_of_block[blocks[index - 1]] if index else ROOT_PATH
-        return path, tuple(tokens[start : start + self.block_tokens])
+        """Return what the `index`-th block of a text will hold; see `PathIndex.content`."""
+        path = self._paths_of_lane[self._lane(blocks)][index - 1] if index else ROOT_PATH
+        return self._index.content(path, index, tokens)
 
     def fits(self, matched: Sequence[int], needed: int, owed: int) -> bool:
         """Whether there is a lane for one more sequence."""
@@ -100,18 +87,17 @@ class LaneCache:
         if not matched:
             return [self._claim() * self.lane_blocks]
         source = self._lane(matched)
-        known = len(self._known_blocks(source))
+        known = len(self._paths_of_lane[source])
         if self._holds_alone(matched) and (known == len(matched) or not (self._free or self._kept)):
             self._forget(source, first=len(matched))
             self._memory.copy(source, source, len(matched) * self.block_tokens)
             return matched
         target = self._claim()
         self._memory.copy(source, target, len(matched) * self.block_tokens)
-        taken = [target * self.lane_blocks + index for index in range(len(matched))]
-        for found, block in zip(matched, taken, strict=True):
-            self._note(block, self._path_of_block[found])
+        for index, path in enumerate(self._paths_of_lane[source][: len(matched)]):
+            self._note(target, index, path)
         self.release(matched)
-        return taken
+        return self._first_blocks(target, len(matched))
 
     def allocate(self, behind: Sequence[int]) -> int | None:
         """Return the block behind a sequence's last one, or None at the end of its lane."""
@@ -120,14 +106,8 @@ class LaneCache:
 
     def publish(self, blocks: Sequence[int], index: int, tokens: Sequence[int]) -> None:
         """Make known that `blocks[index]` now holds its part of the text."""
-        content = self.content(blocks, index, tokens)
-        assert content is not None, "a block is made known before it is full"
-        path = self._path_of_content.get(content)
-        if path is None:
-            self._last_path += 1
-            path = self._path_of_content[content] = self._last_path
-            self._content_of_path[path] = content
-        self._note(blocks[index], path)
+        path = self._index.publish(self.content(blocks, index, tokens))
+        self._note(self._lane(blocks), index, path)
 
     def release(self, blocks: Sequence[int]) -> None:
         """Let go of a sequence's lane. It is kept if its content is known, and the oldest of many freed."""
@@ -139,7 +119,7 @@ class LaneCache:
         if self._holders[lane]:
             return
         self._kept[lane] = None
-        if not self._known_blocks(lane):
+        if not self._paths_of_lane[lane]:
             self._give_back(lane)
         elif len(self._kept) > self._most_kept:
             self._give_back(next(iter(self._kept)))
@@ -169,26 +149,24 @@ class LaneCache:
 
     def _best_lane(self, path: int) -> int:
         """Return a lane that holds the path, best one that nobody else holds."""
-        lanes = {block // self.lane_blocks for block in self._blocks_of_path[path]}
-        return min(lanes, key=lambda lane: (self._holders[lane], lane))
+        return min(self._lanes_of_path[path], key=lambda lane: (self._holders[lane], lane))
 
     def _lane(self, blocks: Sequence[int]) -> int:
         return blocks[0] // self.lane_blocks
 
-    def _known_blocks(self, lane: int, first: int = 0) -> list[int]:
-        """Return the lane's blocks of known content, from its `first`-th block on."""
-        begin = lane * self.lane_blocks
-        blocks = range(begin + first, begin + self.lane_blocks)
-        return [block for block in blocks if block in self._path_of_block]
+    def _first_blocks(self, lane: int, count: int) -> list[int]:
+        return [lane * self.lane_blocks + index for index in range(count)]
 
-    def _note(self, block: int, path: int) -> None:
-        self._path_of_block[block] = path
-        self._blocks_of_path[path].add(block)
+    def _note(self, lane: int, index: int, path: int) -> None:
+        """The lane's `index`-th block holds the end of the path; those before it are noted."""
+        self._paths_of_lane[lane][index : index + 1] = [path]
+        self._lanes_of_path[path].add(lane)
 
     def _forget(self, lane: int, first: int = 0) -> None:
-        for block in self._known_blocks(lane, first):
-            path = self._path_of_block.pop(block)
-            self._blocks_of_path[path].discard(block)
-            if not self._blocks_of_path[path]:
-                del self._blocks_of_path[path]
-                del self._path_of_content[self._content_of_path.pop(path)]
+        """Forget what the lane holds from its `first`-th block on."""
+        for path in self._paths_of_lane[lane][first:]:
+            self._lanes_of_path[path].discard(lane)
+            if not self._lanes_of_path[path]:
+                del self._lanes_of_path[path]
+                self._index.forget(path)
+        del self._paths_of_lane[lane][first:]

@@ -3,7 +3,8 @@
 from collections import deque
 from dataclasses import dataclass, replace
 
-from engine.cache import Cache, Content
+from engine.cache import Cache
+from engine.path_index import Content
 from engine.sequence import Sequence
 
 

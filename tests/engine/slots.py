@@ -69,5 +69,6 @@ def check_bookkeeping(cache: BlockCache, holdings: list[list[int]]) -> None:
     assert cache._block_of_path == {
         path: block for block, path in cache._path_of_block.items() if cache._is_indexed(block)
     }
-    assert cache._path_of_tokens.keys() == set(cache._tokens_of_path.values())
-    assert cache._tokens_of_path.keys() == cache._block_of_path.keys() == set(cache._path_of_tokens.values())
+    path_of_content, content_of_path = cache._index._path_of_content, cache._index._content_of_path
+    assert path_of_content.keys() == set(content_of_path.values())
+    assert content_of_path.keys() == cache._block_of_path.keys() == set(path_of_content.values())

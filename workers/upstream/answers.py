@@ -1,13 +1,12 @@
-"""What every upstream model does with an answer: refuse what cannot be kept, count time, join choices."""
+"""What upstream models have to make up for: fields that a server does not know, choices, counts of tokens."""
 
-import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Generator, Sequence
 
-from msgspec.structs import replace
+from contract import ChatMessage, Completion, Sampling, StopReason, Timings, Token, Usage
 
-from contract import CannotDo, ChatMessage, Completion, ModelCard, Sampling, StopReason, Timings, Token, Usage
+#: Fields of Sampling that are kept here where the server does not know them.
+EMULATED = frozenset({"choices", "stop"})
 
 #: Choices that are asked for at the same time where each takes a request of its own.
 REQUESTS_AT_ONCE = 8
@@ -19,30 +18,9 @@ TOKENS_PER_WIDE_CHARACTER = 2
 TOKENS_PER_MESSAGE = 8
 
 
-def see_that_it_can(card: ModelCard, messages: Sequence[ChatMessage], sampling: Sampling) -> None:
-    """Raise CannotDo, naming the parameter, if the upstream has no way to be told."""
-    usual = Sampling()
-    for name in card.capabilities.cannot_sample:
-        if getattr(sampling, name) != getattr(usual, name):
-            raise CannotDo(f"{name}: the model {card.name} cannot be told this; leave it out")
-    if messages[-1].role == "assistant" and not card.capabilities.goes_on:
-        raise CannotDo(f"messages: the model {card.name} cannot go on with an answer that has begun")
-
-
-def timed(asked: Generator[Token, None, Completion], started: float) -> Generator[Token, None, Completion]:
-    """Pass the tokens on; return the completion with how long it took since `started`."""
-    first_token_seconds = 0.0
-    with closing(asked):
-        while True:
-            try:
-                token = next(asked)
-            except StopIteration as end:
-                total_seconds = time.monotonic() - started
-                completion: Completion = end.value
-                return replace(completion, timings=Timings(first_token_seconds, total_seconds))
-            if not token.is_empty:
-                first_token_seconds = first_token_seconds or time.monotonic() - started
-            yield token
+def untold(known: Collection[str]) -> tuple[str, ...]:
+    """Return the fields of Sampling that must keep their defaults where a server knows only these."""
+    return tuple(name for name in Sampling.__struct_fields__ if name not in known and name not in EMULATED)
 
 
 def side_by_side(

@@ -32,17 +32,20 @@ TRIES = 3
 #: Asks the model: messages, how to sample, and fields that name a form; see OpenAIModel and YuanModel.
 Ask = Callable[[Sequence[ChatMessage], Sampling, Mapping[str, Any]], Generator[Token, None, Completion]]
 
+#: Gives the fields by which the upstream is told a form, None if there are none.
+NativeForm = Callable[[AnswerForm], dict[str, Any] | None]
+
 
 def answer_in_form(
     ask: Ask,
     messages: Sequence[ChatMessage],
     sampling: Sampling,
     form: AnswerForm,
-    native: Callable[[AnswerForm], dict[str, Any] | None],
+    native: NativeForm,
     *,
     keeps_forms: bool,
 ) -> Generator[Token, None, Completion]:
-    """Yield an answer in the form. `native` gives the fields by which the upstream is told the form.
+    """Yield an answer in the form.
 
     An upstream that keeps to forms is passed on as it speaks and checked at the end; from others only a
     right answer is passed on. Raises CannotDo, and OutputInvalid if no try gave a right answer.

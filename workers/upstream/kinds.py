@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from contract import AnswerForm, Choices, ChooseRows, Ebnf, JsonObject, JsonSchema, Regex, Sampling
+from contract import AnswerForm, Choices, ChooseRows, Ebnf, JsonObject, JsonSchema, Regex
+from workers.upstream.answers import untold
 
 #: Our names of what every such server knows, and its names.
 COMMON = MappingProxyType(
@@ -36,9 +37,6 @@ EXTENDED = MappingProxyType(
         "ignore_end": "ignore_eos",
     }
 )
-
-#: Fields of Sampling that are kept here where the server does not know them.
-EMULATED = frozenset({"choices", "stop"})
 
 #: Bytes of the longest schema that is sent for a choice of rows; a longer list is only checked here.
 ROWS_SCHEMA_BYTES = 256 * 1024
@@ -75,8 +73,7 @@ class Kind:
     @property
     def cannot_sample(self) -> tuple[str, ...]:
         """The fields of Sampling that have to keep their defaults."""
-        known = self.names.keys() | EMULATED
-        return tuple(name for name in Sampling.__struct_fields__ if name not in known)
+        return untold(self.names.keys())
 
     def native_form(self, form: AnswerForm) -> dict[str, Any] | None:
         """Return the fields with which to ask for the form, None if only words can."""

@@ -1,7 +1,6 @@
 """A model behind any server that speaks OpenAI's chat API."""
 
 import logging
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -10,9 +9,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from contract import AnswerForm, ChatMessage, Completion, ModelCard, Sampling, ServingError, Token
-from workers.upstream.answers import estimated_tokens, see_that_it_can, seed_of, side_by_side, timed
+from workers.upstream.answers import estimated_tokens, seed_of, side_by_side
+from workers.upstream.asking import next_turn
 from workers.upstream.events import EventReader
-from workers.upstream.forms import answer_in_form
 from workers.upstream.kinds import Kind
 from workers.upstream.line import TICK_SECONDS, Attempt, Line
 from workers.upstream.openai_wire import DONE, chat_body, read_chunk
@@ -39,20 +38,10 @@ class OpenAIModel:
         self, messages: Sequence[ChatMessage], sampling: Sampling, constraint: AnswerForm | None = None
     ) -> Generator[Token, None, Completion]:
         """Yield the assistant's next turn; see `contract.Model`. Tokens have no ids."""
-        started = time.monotonic()
-        see_that_it_can(self._card, messages, sampling)
-        if constraint is None:
-            asked = self._ask(messages, sampling, {})
-        else:
-            asked = answer_in_form(
-                self._ask,
-                messages,
-                sampling,
-                constraint,
-                self._kind.native_form,
-                keeps_forms=self._kind.keeps_forms,
-            )
-        return (yield from timed(asked, started))
+        native, keeps_forms = self._kind.native_form, self._kind.keeps_forms
+        return next_turn(
+            self._card, self._ask, messages, sampling, constraint, native, keeps_forms=keeps_forms
+        )
 
     def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         """Ask the server if it can count, else estimate rather too many."""

@@ -1,6 +1,5 @@
 """A model behind a Yuan-2.0 inference server: one question at a time, answered whole."""
 
-import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -9,24 +8,15 @@ from typing import Any
 from msgspec.structs import replace
 
 from contract import AnswerForm, CannotDo, ChatMessage, Completion, ModelCard, Sampling, Timings, Token, Usage
-from workers.upstream.answers import estimated_tokens, joined, see_that_it_can, seed_of, timed
-from workers.upstream.forms import answer_in_form
+from workers.upstream.answers import estimated_tokens, joined, seed_of, untold
+from workers.upstream.asking import next_turn
 from workers.upstream.line import NOTHING_YET, TICK_SECONDS, Attempt, Line, read_json
 from workers.upstream.stops import StopCut
 from workers.upstream.turnstile import Turnstile
 from workers.upstream.yuan_wire import read_answer, write_body, write_prompt
 
-#: Fields of Sampling that the server cannot be told.
-CANNOT_SAMPLE = (
-    "min_p",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "logit_bias",
-    "min_tokens",
-    "ignore_end",
-    "logprobs",
-)
+#: Fields of Sampling that the server cannot be told; `write_body` tells it the others.
+CANNOT_SAMPLE = untold(("temperature", "top_p", "top_k", "max_tokens", "seed"))
 
 #: Tokens of prompt and answer together, unless it is set otherwise: what Yuan-2.0 was made for.
 CONTEXT_TOKENS = 8192
@@ -51,15 +41,7 @@ class YuanModel:
         self, messages: Sequence[ChatMessage], sampling: Sampling, constraint: AnswerForm | None = None
     ) -> Generator[Token, None, Completion]:
         """Yield the assistant's next turn as one token; see `contract.Model`."""
-        started = time.monotonic()
-        see_that_it_can(self._card, messages, sampling)
-        if constraint is None:
-            asked = self._ask(messages, sampling, {})
-        else:
-            asked = answer_in_form(
-                self._ask, messages, sampling, constraint, lambda form: None, keeps_forms=False
-            )
-        return (yield from timed(asked, started))
+        return next_turn(self._card, self._ask, messages, sampling, constraint)
 
     def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         """Return an estimate that is rather too high; what the prompt leaves out does not count."""
