@@ -33,10 +33,10 @@ from tests.engine.parts import ARCHITECTURES, VOCABULARY_SIZE
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_chunks_of_any_size_give_the_same_to_the_bit(architecture, bits, instructions):
     model = packed(small_model(architecture), bits, instructions)
-    tokens = tokens_of(260)
-    whole = logits_in_chunks(NativeExecutor(model, 1 << 26, 512), tokens, [260])
-    for ends in ([1, 2, 5, 13, 128, 129, 260], [127, 255, 256, 260], [*range(7, 260, 23), 260]):
-        assert torch.equal(logits_in_chunks(NativeExecutor(model, 1 << 26, 512), tokens, ends), whole)
+    tokens = tokens_of(530)
+    whole = logits_in_chunks(NativeExecutor(model, 1 << 26, 530), tokens, [530])
+    for ends in ([1, 2, 5, 13, 128, 256, 257, 530], [255, 511, 512, 530], [*range(7, 530, 43), 530]):
+        assert torch.equal(logits_in_chunks(NativeExecutor(model, 1 << 26, 530), tokens, ends), whole)
 
 
 @BITS

@@ -2,9 +2,9 @@
 //
 // A task is one key head and some neighbouring rows of one sequence: rows × (heads ÷ key heads) queries,
 // all of which look at the same keys. It goes through the keys in chunks, and each chunk is used by all
-// queries while it lies in the nearest cache: a prompt's keys are read once for dozens of rows.
+// queries while it lies in a near cache: a prompt's keys are read once for dozens of queries.
 //
-//                 chunk 0 (8 blocks)   chunk 1            last chunk: a row sees no later key than its own
+//                 chunk 0 (16 blocks)  chunk 1            last chunk: a row sees no later key than its own
 //     queries 0-7   scores → softmax → values, then the next queries, then the next chunk
 //     queries 8-…   scores → softmax → values
 //
@@ -19,13 +19,17 @@
 #include "vectors.h"
 
 constexpr int64_t kBlockTokens = 16;
-constexpr int64_t kChunkKeys = 128;
+
+// Keys of a chunk: so many that what is done once for each query and chunk is little beside their products,
+// so few that they and their values (64 KB for heads of 64 numbers) stay in the second nearest cache.
+constexpr int64_t kChunkKeys = 256;
 
 // The largest head of a model.
 constexpr int64_t kMostHeadSize = 512;
 
-// Queries of a task, about: enough to use keys often, few enough to give every thread a task.
-constexpr int64_t kTaskQueries = 64;
+// Queries of a task, about: enough to use keys often, few enough to give every thread a task. Whole tiles of 8
+// for 1, 2, 4, 7, 8, 14 or 16 queries of a row.
+constexpr int64_t kTaskQueries = 112;
 
 // Below any score; what is shared out to it is 0.
 constexpr float kHiddenScore = -1e30f;
@@ -81,6 +85,7 @@ void score_block(const bfloat16* const* queries, const bfloat16* keys, const bfl
     const Pairs of_keys = Pairs::load(keys + d * kBlockTokens);
     for (int q = 0; q < Count; q++) sums[q] = dot(sums[q], Pairs::all(pair_at(queries[q] + d)), of_keys);
   }
+#pragma GCC unroll 8  // gcc 12 would copy the sums to the stack first
   for (int q = 0; q < Count; q++) sums[q].store(scores + q * kChunkKeys);
 }
 
@@ -108,15 +113,23 @@ inline float greatest_score(const float* scores, int64_t keys) {
   return most.greatest();
 }
 
+// Raise a query's greatest score to that of a chunk. Returns by what earlier sums must be multiplied: 1 for
+// most chunks but a text's first ones.
+inline float raise_greatest(const float* scores, int64_t keys, float scale, float* greatest) {
+  const float before = *greatest;
+  *greatest = std::max(before, greatest_score(scores, keys));
+  if (*greatest == before) return 1.0f;
+  alignas(64) float correction[kLanes];
+  power_of_two(Floats::all((before - *greatest) * scale)).store(correction);
+  return correction[0];
+}
+
 // Turn one query's scores of a chunk into shares of the sum, bfloat16: 2^((score - greatest) · scale). The
 // sums of shares so far are `total`, for each lane. Returns by what earlier sums must be multiplied.
 inline float take_shares(const float* scores, int64_t keys, float scale, float* greatest, float* total,
                          bfloat16* shares) {
-  const float before = *greatest;
-  *greatest = std::max(before, greatest_score(scores, keys));
-  alignas(64) float correction[kLanes];
-  power_of_two(Floats::all((before - *greatest) * scale)).store(correction);
-  Floats sum = Floats::load(total) * Floats::all(correction[0]);
+  const float correction = raise_greatest(scores, keys, scale, greatest);
+  Floats sum = Floats::load(total) * Floats::all(correction);
   const Floats factor = Floats::all(scale), below = Floats::all(-*greatest * scale);
   for (int64_t k = 0; k < keys; k += kLanes) {
     const Floats share = power_of_two(multiply_add(Floats::load(scores + k), factor, below));
@@ -124,7 +137,7 @@ inline float take_shares(const float* scores, int64_t keys, float scale, float* 
     share.store(shares + k);
   }
   sum.store(total);
-  return correction[0];
+  return correction;
 }
 
 // Add shares · values to some columns of the sums of kValueQueries queries.
@@ -146,6 +159,7 @@ void add_values(const ValuesOf& values_of, int64_t blocks, const bfloat16* share
       }
     }
   }
+#pragma GCC unroll 8  // gcc 12 would copy the sums to the stack first
   for (int q = 0; q < kValueQueries; q++)
     for (int c = 0; c < Vectors; c++) tile[q][c].store(sums + q * head_size + c * kLanes);
 }

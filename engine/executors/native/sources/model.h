@@ -59,6 +59,8 @@ struct Model {
 struct RowRange {
   int64_t first_row, rows, first_limit;
   const int32_t* blocks;
+
+  int64_t keys_seen() const { return rows * (2 * first_limit + rows - 1) / 2; }
 };
 
 // The step's rows between the phases, and what each thread needs for attention.

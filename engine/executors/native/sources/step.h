@@ -11,7 +11,9 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "check.h"
 #include "rows.h"
@@ -24,6 +26,7 @@ class StepRun {
     residual_ = memory_.residual.data();
     memory_.ranges.clear();
     for (int64_t span = 0; span < step.span_count; span++) divide(step.spans + 4 * span);
+    longest_first(memory_.ranges);
   }
 
   void run() {
@@ -43,6 +46,12 @@ class StepRun {
     for (int64_t row = 0; row < rows; row += together)
       memory_.ranges.push_back(
           {first + row, std::min(together, rows - row), before + row + 1, step_.blocks + span[3]});
+  }
+
+  // Whoever gets the last task of attention makes the others wait: let it be a short one.
+  static void longest_first(std::vector<RowRange>& ranges) {
+    std::sort(ranges.begin(), ranges.end(),
+              [](const RowRange& one, const RowRange& other) { return one.keys_seen() > other.keys_seen(); });
   }
 
   void run_layer(int64_t index) {

@@ -20,6 +20,7 @@ void multiply_pairs(const void* const* rows, const uint8_t* panel, int64_t steps
       for (int c = 0; c < kTileVectors; c++) tile[r][c] = dot(tile[r][c], inputs, weights[c]);
     }
   }
+#pragma GCC unroll 8  // gcc 12 would copy the sums to the stack first
   for (int r = 0; r < Rows; r++)
     for (int c = 0; c < kTileVectors; c++) tile[r][c].store(sums + r * kPanelColumns + c * kLanes);
 }
@@ -46,6 +47,7 @@ void multiply_bytes(const void* const* rows, const uint8_t* panel, int64_t steps
       for (int c = 0; c < kTileVectors; c++) tile[r][c] = dot_bytes(tile[r][c], inputs, weights[c]);
     }
   }
+#pragma GCC unroll 8  // gcc 12 would copy the sums to the stack first
   for (int r = 0; r < Rows; r++)
     for (int c = 0; c < kTileVectors; c++)
       _mm512_storeu_si512(sums + r * kPanelColumns + c * kLanes, tile[r][c]);

@@ -21,15 +21,14 @@ constexpr int64_t kLanes = 16;
 #endif
 
 // 2^x for each number, off by less than 3e-6 of it; exactly 1 for 0, exactly 0 where it is too small.
-// 2^x = 2^n · 2^f with n whole and |f| ≤ 1/2; the polynomial is 2^f's Taylor series.
+// 2^x = 2^n · 2^f with n whole and |f| ≤ 1/2; the polynomial's greatest error is the least of its degree.
 inline Floats power_of_two(Floats x) {
   const Floats n = rounded(x);
   const Floats f = x - n;
-  Floats p = Floats::all(1.3333558e-3f);
-  p = multiply_add(p, f, Floats::all(9.6181291e-3f));
-  p = multiply_add(p, f, Floats::all(5.5504109e-2f));
-  p = multiply_add(p, f, Floats::all(2.4022651e-1f));
-  p = multiply_add(p, f, Floats::all(6.9314718e-1f));
+  Floats p = Floats::all(9.5828500e-3f);
+  p = multiply_add(p, f, Floats::all(5.5906430e-2f));
+  p = multiply_add(p, f, Floats::all(2.4024099e-1f));
+  p = multiply_add(p, f, Floats::all(6.9312420e-1f));
   p = multiply_add(p, f, Floats::all(1.0f));
   return times_power_of_two(p, n);
 }
