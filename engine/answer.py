@@ -46,7 +46,7 @@ class Answer:
             try:
                 outcome = self._outbox.get(timeout=WAIT_SECONDS)
             except Empty:
-                if not is_alive():
+                if not is_alive() and self._outbox.empty():  # asked in this order: the dead say no more
                     raise Draining("the model is shutting down") from None
                 yield Token(index, (), "")
                 continue

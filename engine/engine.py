@@ -58,7 +58,8 @@ class Engine:
     `end_ids` are the tokens that end an answer; at most `capacity` sequences run at once, each with
     at most `context_tokens` tokens, prompt and answer together. `cache` is the bookkeeping of the
     executor's memory, blocks anywhere if it is left out. With `whole_prompt_tokens` a prompt is computed
-    in one step, and has at most so many tokens.
+    in one step, and has at most so many tokens. The weights know ids below `model_ids`, those of the
+    vocabulary if it is left out.
     """
 
     def __init__(
@@ -72,12 +73,14 @@ class Engine:
         step_tokens: int = STEP_TOKENS,
         cache: Cache | None = None,
         whole_prompt_tokens: int | None = None,
+        model_ids: int | None = None,
     ) -> None:
         self.executor = executor
         self._vocabulary = vocabulary
         self._end_ids = end_ids
         self.context_tokens = min(context_tokens, executor.cache_blocks * executor.block_tokens)
         self._whole_prompt_tokens = whole_prompt_tokens
+        self._model_ids = len(vocabulary) if model_ids is None else model_ids
         self._scheduler = Scheduler(
             cache or BlockCache(executor.cache_blocks, executor.block_tokens),
             step_tokens,
@@ -94,9 +97,9 @@ class Engine:
         self._thread = Thread(target=self._live, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Start the thread that computes; whoever forgets to stop it has it stopped as Python ends.
+        """Start the thread that computes. It is also stopped at exit, if nobody has done it before.
 
-        Without, Python would end the thread in the midst of a library, which aborts the process.
+        A thread that Python ends inside a library aborts the process.
         """
         atexit.register(self.stop)
         self._thread.start()
@@ -107,7 +110,8 @@ class Engine:
         self._stopping.set()
         with suppress(Full):  # a full queue wakes it as well
             self._arrivals.put_nowait([])
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         self._masks.close()
         self._choosers.shutdown()
 
@@ -123,8 +127,9 @@ class Engine:
 
         `goes_on` says that the prompt ends amid a text, so that a space at the answer's start counts.
         Closing the generator takes the sequence out of the batch before the next step. Raises
-        PromptTooLong if prompt and one token do not fit the context, Overloaded if too many wait,
-        CannotDo if the form is wrong or not supported, and whatever befell the batch.
+        InvalidRequest for ids or sampling that cannot be, PromptTooLong if prompt and one token do not
+        fit the context, Overloaded if too many wait, CannotDo if the form is wrong or not supported, and
+        whatever befell the batch.
         """
         answer = Answer(sampling.choices)
         sequences = self._sequences(answer, prompt, sampling, form, goes_on)
@@ -165,7 +170,7 @@ class Engine:
         goes_on: bool,
     ) -> list[Sequence]:
         """Return one sequence per choice. Raises what is wrong with the request."""
-        self._check_length(prompt)
+        self._check_prompt(prompt)
         check_sampling(sampling, len(self._vocabulary))
         grammar = None if form is None else self._grammar(form)
         room = self.context_tokens if sampling.max_tokens is None else len(prompt) + sampling.max_tokens
@@ -188,9 +193,11 @@ class Engine:
             for choice in range(sampling.choices)
         ]
 
-    def _check_length(self, prompt: list[int]) -> None:
+    def _check_prompt(self, prompt: list[int]) -> None:
         if not prompt:
             raise InvalidRequest("the prompt is empty")
+        if min(prompt) < 0 or max(prompt) >= self._model_ids:
+            raise InvalidRequest("the prompt holds a special token that the model's weights do not know")
         if len(prompt) >= self.context_tokens:
             raise PromptTooLong(
                 f"the prompt has {len(prompt)} tokens; with room for an answer, "

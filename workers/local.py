@@ -134,10 +134,10 @@ def _load(path: Path, placement: Placement, memory: HugePages) -> tuple[ChatToke
         memory_bytes=placement.memory_bytes,
         capacity=placement.capacity,
         executor=placement.executor,
-        made_bytes=memory.made_bytes,
+        ahead=memory,
     )
     reading = OwnThread(partial(_read_tokenizer, checkpoint), "tokenizer")
-    model, executor = _bring(planned, memory, most_tokens, placement.capacity)
+    model, executor = _bring(planned, most_tokens, placement.capacity)
     tokenizer = reading.result()
     engine = Engine(
         executor,
@@ -145,6 +145,7 @@ def _load(path: Path, placement: Placement, memory: HugePages) -> tuple[ChatToke
         _end_ids(model, tokenizer),
         capacity=placement.capacity,
         context_tokens=context_tokens,
+        model_ids=checkpoint.config.vocab_size,
     )
     return tokenizer, engine, planned.memory.tier
 
@@ -161,14 +162,11 @@ def _read_tokenizer(checkpoint: Checkpoint) -> ChatTokenizer:
     return tokenizer
 
 
-def _bring(
-    planned: PlannedLoad, memory: HugePages, most_tokens: int, capacity: int
-) -> tuple[PreTrainedModel, Executor]:
+def _bring(planned: PlannedLoad, most_tokens: int, capacity: int) -> tuple[PreTrainedModel, Executor]:
     """Return the model as its config describes it, and what computes it."""
     if planned.is_native:
-        model, packed = planned.carry_out_packed(memory)
+        model, packed = planned.carry_out_packed()
         return model, NativeExecutor(packed, planned.memory.cache_bytes, most_tokens)
-    memory.settle()
     model = planned.carry_out()
     return model, _torch_executor(model, planned.memory, most_tokens, capacity)
 

@@ -53,16 +53,18 @@ def create_model(
 
 
 def _memory_ahead(folder: Path, placement: Placement) -> HugePages:
-    """Return memory whose pages are being made from now on."""
-    return HugePages(
-        expected_bytes(
-            folder,
-            placement.tier,
-            device=placement.device,
-            executor=placement.executor,
-            memory_bytes=placement.memory_bytes,
-        )
+    """Return memory whose pages are being made from now on; none where the system gives no room."""
+    size = expected_bytes(
+        folder,
+        placement.tier,
+        device=placement.device,
+        executor=placement.executor,
+        memory_bytes=placement.memory_bytes,
     )
+    try:
+        return HugePages(size)
+    except OSError:  # a limit on address space; the plan will say what fits
+        return HugePages()
 
 
 def _scripted(script: str, name: str, context_tokens: int) -> ScriptedModel:

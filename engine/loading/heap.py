@@ -11,8 +11,8 @@ _M_MMAP_THRESHOLD = -3
 #: Bytes from which a piece has pages of its own while a model is loaded.
 _LOADING_BYTES = 1 << 20
 
-#: The same in a running server: as far as glibc itself would go by and by, so that a step's tensors
-#: do not cost fresh pages each time.
+#: The same in a running server: the largest that glibc chooses by itself, so that a step's tensors reuse
+#: memory.
 _RUNNING_BYTES = 32 << 20
 
 

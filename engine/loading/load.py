@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,7 @@ from engine.loading.native import (
     chooses_native,
     pack,
 )
-from engine.loading.plan import MemoryPlan, Wish, plan_memory
+from engine.loading.plan import Budget, Footprint, MemoryPlan, Wish, plan_memory
 from engine.loading.weights import WeightMover
 
 logger = logging.getLogger(__name__)
@@ -41,11 +42,13 @@ class PlannedLoad:
     dtype: torch.dtype
     forms: LinearForms
     devices: DeviceMap
-    is_native: bool = False
+    ahead: HugePages
+    is_native: bool
 
     def carry_out(self) -> PreTrainedModel:
         """Bring the weights to where they run; raises whatever says that the files cannot be used."""
         begin = time.monotonic()
+        self.ahead.settle()
         model = self.checkpoint.map_weights()
         mapped = MappedFiles(self.checkpoint.weight_files())
         with large_pieces_apart():
@@ -55,12 +58,14 @@ class PlannedLoad:
         logger.info("Loaded the weights in %.1f s", time.monotonic() - begin)
         return model
 
-    def carry_out_packed(self, memory: HugePages | None = None) -> tuple[PreTrainedModel, PackedModel]:
+    def carry_out_packed(self) -> tuple[PreTrainedModel, PackedModel]:
         """Pack the weights for the native step; the model is left with what else its config says."""
         begin = time.monotonic()
         model = self.checkpoint.map_weights()
         with large_pieces_apart():
-            packed = pack(model, self.memory.bits, MappedFiles(self.checkpoint.weight_files()), memory)
+            mapped = MappedFiles(self.checkpoint.weight_files())
+            packed = pack(model, self.memory.bits, mapped, self.ahead)
+        self.ahead.settle()
         logger.info("Packed the weights in %.1f s", time.monotonic() - begin)
         return model, packed
 
@@ -73,48 +78,56 @@ def plan_load(
     memory_bytes: int | None,
     capacity: int,
     executor: ExecutorChoice = "torch",
-    made_bytes: int = 0,
+    ahead: HugePages | None = None,
 ) -> PlannedLoad:
     """Choose executor, tier, cache and devices, and log them in a line.
 
-    `made_bytes` of memory are taken already, and will hold weights or be given back.
-
-    Raises DoesNotFit, and CannotRunNative if only the native step may compute and cannot.
+    Packed weights go to the memory that was asked for `ahead`; it counts as free until then. Raises
+    DoesNotFit, and CannotRunNative if only the native step may compute and cannot.
     """
+    ahead = ahead or HugePages()
     skeleton = checkpoint.skeleton()
     is_native = chooses_native(executor, skeleton, checkpoint.dtype, wish.tier, is_cuda=is_cuda)
-    dtype = torch.bfloat16 if is_native else compute_dtype(checkpoint.dtype, is_cuda=is_cuda)
-    footprint = measure_footprint(
-        skeleton, dtype, is_cuda=is_cuda, step_tokens=STEP_TOKENS, capacity=capacity
-    )
-    if is_native:
-        footprint = as_packed(footprint, skeleton)
-    free = free_cuda_bytes() if is_cuda else []
-    budget = (
-        cuda_budget(memory_bytes, free)
-        if is_cuda
-        else cpu_budget(memory_bytes, free_cpu_bytes() + made_bytes)
-    )
-    memory = plan_memory(footprint, budget, wish)
+    budget, gpus = _budget(memory_bytes, ahead, is_cuda=is_cuda)
+    memory = plan_memory(_footprint(checkpoint, skeleton, capacity, is_native, is_cuda=is_cuda), budget, wish)
     if is_native and memory.tier == TORCH_TIER:
         if executor == "native":
             raise CannotRunNative(f"--executor native: only tier {TORCH_TIER} fits, which is torch's")
-        return plan_load(
-            checkpoint,
-            wish,
-            is_cuda=is_cuda,
-            memory_bytes=memory_bytes,
-            capacity=capacity,
-            made_bytes=made_bytes,
-        )
+        is_native = False
+        footprint = _footprint(checkpoint, skeleton, capacity, is_native, is_cuda=is_cuda)
+        memory = plan_memory(footprint, budget, wish)
     level = logging.WARNING if wish.tier == "auto" and memory.tier != "large" else logging.INFO
     logger.log(level, "Memory: %s; allowed is %s", memory, budget)
+    dtype = _dtype(checkpoint, is_native, is_cuda=is_cuda)
     forms = LinearForms(memory.bits, dtype, is_cuda=is_cuda)
-    if not is_cuda:
-        cpu = DeviceMap({"": torch.device("cpu")})
-        return PlannedLoad(checkpoint, memory, dtype, forms, cpu, is_native=is_native)
-    room = [one * (budget.size_bytes - memory.cache_bytes) // sum(free) for one in free]
-    return PlannedLoad(checkpoint, memory, dtype, forms, spread_over_gpus(skeleton, forms, dtype, room))
+    devices = DeviceMap({"": torch.device("cpu")})
+    if is_cuda:
+        room = [one * (budget.size_bytes - memory.cache_bytes) // sum(gpus) for one in gpus]
+        devices = spread_over_gpus(skeleton, forms, dtype, room)
+    return PlannedLoad(checkpoint, memory, dtype, forms, devices, ahead, is_native)
+
+
+def _budget(memory_bytes: int | None, ahead: HugePages, *, is_cuda: bool) -> tuple[Budget, Sequence[int]]:
+    """Return what may be taken, and the free memory of each GPU that may be used."""
+    if is_cuda:
+        gpus = free_cuda_bytes()
+        return cuda_budget(memory_bytes, gpus), gpus
+    made_bytes = ahead.made_bytes  # first: what is made meanwhile counts once at most
+    return cpu_budget(memory_bytes, made_bytes + free_cpu_bytes()), []
+
+
+def _footprint(
+    checkpoint: Checkpoint, skeleton: PreTrainedModel, capacity: int, is_native: bool, *, is_cuda: bool
+) -> Footprint:
+    dtype = _dtype(checkpoint, is_native, is_cuda=is_cuda)
+    footprint = measure_footprint(
+        skeleton, dtype, is_cuda=is_cuda, step_tokens=STEP_TOKENS, capacity=capacity
+    )
+    return as_packed(footprint, skeleton) if is_native else footprint
+
+
+def _dtype(checkpoint: Checkpoint, is_native: bool, *, is_cuda: bool) -> torch.dtype:
+    return torch.bfloat16 if is_native else compute_dtype(checkpoint.dtype, is_cuda=is_cuda)
 
 
 def compute_dtype(stored: torch.dtype, *, is_cuda: bool) -> torch.dtype:

@@ -12,7 +12,7 @@ from engine.executors.native.build import CannotBuild
 from engine.executors.native.footprint import packed_bytes
 from engine.executors.native.huge_pages import HugePages
 from engine.executors.native.library import load_library
-from engine.executors.native.processor import best_instructions
+from engine.executors.native.processor import LACKS_INSTRUCTIONS, best_instructions
 from engine.executors.native.weights import PackedModel, pack_model
 from engine.loading.heap import trim_heap
 from engine.loading.mapped_files import MappedFiles
@@ -46,11 +46,12 @@ def chooses_native(
     """
     if choice == "torch":
         return False
-    reason = _reason_against(skeleton, is_cuda=is_cuda)
     if tier == TORCH_TIER:
-        reason = f"tier {tier} is computed by torch"
-    if reason is None and choice == "auto" and dtype == torch.float32:
+        reason: str | None = f"tier {tier} is computed by torch"
+    elif choice == "auto" and dtype == torch.float32 and not is_cuda:
         reason = "its weights are meant for 32 bits"  # rounding them is not ours to decide
+    else:
+        reason = _reason_against(skeleton, is_cuda=is_cuda)
     if reason is not None and choice == "native":
         raise CannotRunNative(f"--executor native: {reason}")
     if reason is not None and not is_cuda:
@@ -81,13 +82,14 @@ def pack(
 
 
 def _reason_against(skeleton: PreTrainedModel, *, is_cuda: bool) -> str | None:
+    """Asked last: the step may have to be compiled for the answer."""
     if is_cuda:
         return "the model runs on a GPU"
     if (reason := reason_against(skeleton)) is not None:
         return reason
     instructions = best_instructions()
     if instructions is None:
-        return "this processor has neither AVX-512 with bfloat16 and VNNI nor AVX2"
+        return f"this processor {LACKS_INSTRUCTIONS}"
     try:
         load_library(instructions)
     except (CannotBuild, OSError) as error:

@@ -220,6 +220,7 @@ def engine_of(
     capacity: int = 8,
     context_tokens: int = 256,
     step_tokens: int = 64,
+    model_ids: int | None = None,
 ) -> Engine:
     """Return an engine that is not started."""
     return Engine(
@@ -229,6 +230,7 @@ def engine_of(
         capacity=capacity,
         context_tokens=context_tokens,
         step_tokens=step_tokens,
+        model_ids=model_ids,
     )
 
 

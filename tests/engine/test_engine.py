@@ -202,6 +202,16 @@ def test_a_prompt_that_leaves_no_room_is_refused_with_both_lengths():
             next(engine.generate([], GREEDY))
 
 
+@pytest.mark.parametrize("id_", [-1, 50, 1 << 40])
+def test_an_id_that_the_weights_do_not_know_is_refused_and_harms_no_neighbour(id_):
+    with running_engine(CountingExecutor(), model_ids=50) as engine:
+        healthy = engine.generate([1, 2], GREEDY)
+        first_token(healthy)
+        with pytest.raises(InvalidRequest, match="do not know"):
+            next(engine.generate([1, id_], GREEDY))
+        assert len([token for token in healthy if token.ids]) == GREEDY.max_tokens - 1
+
+
 def test_closing_the_generator_takes_the_answer_out_before_the_next_step():
     executor = CountingExecutor(cache_blocks=MANY_BLOCKS)
     with running_engine(executor, context_tokens=ENDLESS) as engine:

@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from engine.executors.native.huge_pages import AHEAD_BYTES, LINE_BYTES, PAGE_BYTES, HugePages
+from tests.processes import wait_for
 
 #: Bytes that other parts of the process may take or give back meanwhile.
 SLACK_BYTES = 16 << 20
@@ -19,10 +20,7 @@ def used_bytes():
 
 
 def wait_until_made(memory, size):
-    deadline = time.monotonic() + 20
-    while memory.made_bytes < size:
-        assert time.monotonic() < deadline, "the pages are not made"
-        time.sleep(0.01)
+    wait_for(lambda: memory.made_bytes == size, 20, "the pages")
 
 
 @pytest.mark.parametrize("expected_bytes", [0, 3 * PAGE_BYTES, 1 << 30])

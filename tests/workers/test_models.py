@@ -1,10 +1,14 @@
 import os
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
 from contract import ChatMessage, Sampling
+from engine.executors.native.huge_pages import HugePages
+from tests.engine.native import packed, small_model
+from tests.tiny_checkpoints import byte_level_tokenizer, write_checkpoint
 from workers.errors import CannotLoad
 from workers.models import create_model
 from workers.placement import Placement
@@ -49,6 +53,42 @@ def test_a_folder_that_is_not_there_is_told_by_its_path(tmp_path):
 def test_a_folder_without_a_model_is_told(tmp_path):
     with pytest.raises(CannotLoad, match=r"holds no config\.json"):
         create(str(tmp_path))
+
+
+def test_a_file_that_is_missing_is_told_in_one_line(tmp_path):
+    folder = write_checkpoint(tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(CannotLoad, match=r"model\.safetensors is missing"):
+        create(str(folder))
+
+
+@pytest.mark.parametrize("executor", ["native", "torch"])
+def test_a_model_answers_from_memory_that_was_asked_for_ahead(tmp_path, monkeypatch, executor):
+    if executor == "native":
+        packed(small_model())  # skips where there is no native step
+    asked = []
+    monkeypatch.setattr("workers.models.HugePages", lambda size: asked.append(size) or HugePages(64 << 20))
+    small_model(vocab_size=512, max_position_embeddings=512).bfloat16().save_pretrained(tmp_path)
+    byte_level_tokenizer().save_pretrained(tmp_path)
+    placement = Placement(device="cpu", threads=1, capacity=1, executor=executor)
+    with closing(create_model(str(tmp_path), "any", placement)) as model:
+        tokens = model.generate([ChatMessage("user", "hello")], Sampling(temperature=0, max_tokens=5))
+        assert sum(len(token.ids) for token in tokens) > 0
+    assert [size > 0 for size in asked] == [executor == "native"]
+
+
+def test_a_limit_on_address_space_is_no_reason_not_to_load(tmp_path, monkeypatch):
+    def no_room(size=0):
+        if size:
+            raise OSError("Cannot allocate memory")
+        return HugePages()
+
+    monkeypatch.setattr("workers.models.HugePages", no_room)
+    monkeypatch.setattr("workers.models.expected_bytes", lambda *_, **__: 1 << 40)
+    folder = write_checkpoint(tmp_path / "model")
+    with closing(create(str(folder))) as model:
+        assert model.card.name == "any"
 
 
 #: Says how long threads will spin, and whether torch has been imported before that was settled.

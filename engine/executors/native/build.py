@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from engine.executors.native.processor import Instructions, best_instructions
+from engine.executors.native.processor import LACKS_INSTRUCTIONS, Instructions, best_instructions
 
 logger = logging.getLogger(__name__)
 
@@ -96,15 +96,15 @@ def _compile(command: list[str]) -> None:
         raise CannotBuild(f"{COMPILER} failed: {first}")
 
 
-def main() -> int:
+def main(folder: Path = BUILD_FOLDER) -> int:
     """Compile for this processor; what cannot be is told, and no failure: torch computes as well."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     instructions = best_instructions()
     if instructions is None:
-        logger.info("This processor has neither AVX-512 with bfloat16 and VNNI nor AVX2: no native step")
+        logger.info("No native step: this processor %s", LACKS_INSTRUCTIONS)
         return 0
     try:
-        build(instructions)
+        build(instructions, folder)
     except CannotBuild as error:
         logger.warning("No native step: %s", error)
     return 0

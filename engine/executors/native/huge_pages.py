@@ -44,7 +44,7 @@ class HugePages:
     def take(self, size: int) -> Bytes:
         """Return `size` bytes of zeros, in large pages where the system has them.
 
-        The first call ends the making of pages ahead, which writes to all that is free.
+        The first call ends the making of pages ahead, which zeroes what has not been given out.
         """
         self._making.stop()
         taken = -(-size // LINE_BYTES) * LINE_BYTES
@@ -78,7 +78,8 @@ class _PagesAhead:
             part = self._memory[begin : begin + AHEAD_BYTES]
             if self._stopping.is_set():
                 return
-            # Python's lock is free meanwhile, and so is the kernel's, which MADV_POPULATE_WRITE would hold.
+            # ctypes frees Python's lock here. MADV_POPULATE_WRITE would hold the kernel's lock on this
+            # process's memory, and imports would wait.
             ctypes.memset(part.ctypes.data, 0, len(part))
             self.made_bytes += len(part)
 

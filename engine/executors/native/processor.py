@@ -41,6 +41,10 @@ _NEEDED = {
 }
 
 
+#: What a processor is told that no set is for.
+LACKS_INSTRUCTIONS = "has neither AVX-512 with bfloat16 and VNNI nor AVX2"
+
+
 def best_instructions() -> Instructions | None:
     """Return the fastest set that this processor has, or None."""
     return next((one for one in Instructions if one.is_available), None)

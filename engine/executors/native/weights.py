@@ -23,7 +23,7 @@ from engine.executors.native.architecture import (
 )
 from engine.executors.native.huge_pages import Bytes, HugePages
 from engine.executors.native.library import Library, NativeError, load_library
-from engine.executors.native.processor import Instructions, best_instructions
+from engine.executors.native.processor import LACKS_INSTRUCTIONS, Instructions, best_instructions
 from engine.executors.native.structures import Buffer, PackOrder
 
 #: Columns of a panel; a packed weight has whole panels.
@@ -85,7 +85,7 @@ def pack_model(
     """
     instructions = instructions or best_instructions()
     if instructions is None:
-        raise NativeError("this processor has neither AVX-512 with bfloat16 and VNNI nor AVX2")
+        raise NativeError(f"this processor {LACKS_INSTRUCTIONS}")
     if (reason := reason_against(model)) is not None:
         raise NativeError(f"the native step does not know this model: {reason}")
     if bits not in (16, 8):

@@ -42,6 +42,24 @@ def test_where_there_is_a_gpu_a_model_that_may_run_there_needs_nothing_here(fold
     assert guess(folder, device="cpu") > 0
 
 
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+def test_weights_that_are_meant_for_32_bits_will_be_torchs(folder, name):
+    (folder / "config.json").write_text(f'{{"{name}": "float32"}}')
+    assert guess(folder) == 0
+
+
+@pytest.mark.parametrize("config", ["", "[]", '{"dtype": ["float32"]}', '{"dtype": "bfloat16"}'])
+def test_a_config_that_says_nothing_of_it_changes_nothing(folder, config):
+    (folder / "config.json").write_text(config)
+    assert guess(folder) > 0
+
+
+def test_a_file_that_is_missing_is_left_to_those_who_read_it(folder):
+    (folder / "model-2.safetensors").unlink()
+    (folder / "model-2.safetensors").symlink_to(folder / "nowhere")
+    assert guess(folder) < 70 * MIB
+
+
 def test_a_machine_that_has_little_free_is_left_alone(folder, monkeypatch):
     monkeypatch.setattr(expected, "free_cpu_bytes", lambda: 150 * MIB)
     assert guess(folder, memory_bytes=1024 * MIB) == 0

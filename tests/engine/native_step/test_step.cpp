@@ -205,12 +205,12 @@ void append(std::vector<float>& all, const std::vector<float>& more) {
 
 void check_chunks(TinyModel& model) {
   Opened opened(model);
-  const std::vector<float> whole = opened.run({{0, 0, 150, 9}});
+  const std::vector<float> whole = opened.run({{0, 0, 300, 18}});
   for (const float logit : whole) expect(std::isfinite(logit), "a logit is a number");
   std::vector<float> chunks;
   int32_t begin = 0;
-  for (const int32_t end : {1, 2, 9, 16, 31, 128, 129, 149, 150}) {
-    append(chunks, opened.run({{0, begin, end, 19}}));
+  for (const int32_t end : {1, 2, 9, 16, 31, 129, 255, 256, 257, 299, 300}) {
+    append(chunks, opened.run({{0, begin, end, 38}}));
     begin = end;
   }
   expect(chunks == whole, "chunks give what the whole text gives");
@@ -286,6 +286,7 @@ void check_pack_refusals() {
       [](PackOrder& given) { given.bits = 16; },
       [](PackOrder& given) { given.bits = 4; },
       [](PackOrder& given) { given.sources[0].bytes -= 4; },
+      [](PackOrder& given) { given.sources[0].data = nullptr; },
       [](PackOrder& given) { given.order.bytes -= 4; },
       [&](PackOrder& given) { given.order = buffer(wrong_order); },
       [](PackOrder& given) { given.packed.bytes -= 1; },

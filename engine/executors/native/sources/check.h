@@ -15,7 +15,7 @@ inline void require(bool is_so, const std::string& rule) {
 }
 
 inline void require_bytes(const Buffer& buffer, int64_t bytes, const std::string& name) {
-  require(buffer.bytes == bytes && (bytes == 0 || buffer.data != nullptr),
+  require(bytes >= 0 && buffer.bytes == bytes && (bytes == 0 || buffer.data != nullptr),
           name + ": must have " + std::to_string(bytes) + " bytes, not " + std::to_string(buffer.bytes));
 }
 

@@ -6,7 +6,7 @@
 
 #include "tiles.h"
 
-// Panels for each thread above which they are enough to share the work out evenly.
+// With so many panels for each thread they alone divide the work evenly; with fewer, rows are divided too.
 constexpr int64_t kPanelsPerThread = 8;
 
 // The greatest whole number that stands for an activation.

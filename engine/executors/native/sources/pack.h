@@ -36,6 +36,7 @@ inline PackPlan checked_pack(const PackOrder& given) {
   std::vector<const uint8_t*> sources;
   for (const Buffer& source : given.sources) {
     require(source.bytes >= 0 && source.bytes % row_bytes == 0, "sources: must have whole rows");
+    require(source.bytes == 0 || source.data != nullptr, "sources: must have an address");
     for (int64_t at = 0; at < source.bytes; at += row_bytes)
       sources.push_back(static_cast<const uint8_t*>(source.data) + at);
   }
