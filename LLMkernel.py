@@ -52,6 +52,9 @@ ANSWER_SHARE = 4
 #: How `chat_stream` chooses tokens unless it is told otherwise.
 USUAL = Sampling()
 
+#: The token ids, by choice, of an answer that a lost worker has begun.
+Said = Sequence[Sequence[int]]
+
 #: How many tokens a conversation takes as a prompt.
 CountTokens = Callable[[Sequence[ChatMessage]], int]
 
@@ -65,11 +68,11 @@ def perform(
     """
     match task.name, task.input:
         case "chat", Chat() as conversation:
-            yield from chat(model, conversation, task.sampling)
+            yield from chat(model, conversation, task.sampling, task.said)
         case "tokenize", Tokenize(text):
             yield Finished(answer=TokensAnswer(model.split_tokens(text)))
         case name, Wish(wish) if name in templates:
-            yield from find_rows(model, templates[name], wish, database, task.sampling.seed)
+            yield from find_rows(model, templates[name], wish, database, task.sampling.seed, task.said)
         case "chat", _:
             raise InvalidRequest("input: the task chat takes messages, not a wish")
         case "tokenize", _:
@@ -81,7 +84,9 @@ def perform(
             raise UnknownTask(f"task: there is none named {name!r}, only {', '.join(known)}")
 
 
-def chat(model: Model, conversation: Chat, sampling: Sampling) -> Generator[Event, None, None]:
+def chat(
+    model: Model, conversation: Chat, sampling: Sampling, said: Said = ()
+) -> Generator[Event, None, None]:
     """Answer with the assistant's next turn, or with the rest of it if it has begun."""
     messages, form = conversation.messages, conversation.form
     if form is not None and not model.card.capabilities.constraints:
@@ -93,7 +98,7 @@ def chat(model: Model, conversation: Chat, sampling: Sampling) -> Generator[Even
         yield Trimmed(left_out)
     begins_turn = messages[-1].role != "assistant"
     change = _LeadingSpace().leave_out if form is None and begins_turn else None
-    generation = model.generate(messages, sampling, form)
+    generation = model.generate(messages, sampling, form, said)
     if isinstance(form, PredictOption):
         generation = _option_alone(generation, form.options)
     _, completion = yield from _passed_on(generation, change)
@@ -162,7 +167,12 @@ def trim(
 
 
 def find_rows(
-    model: Model, template: TemplateTask, wish: str, database: Database, seed: int | None = None
+    model: Model,
+    template: TemplateTask,
+    wish: str,
+    database: Database,
+    seed: int | None = None,
+    said: Said = (),
 ) -> Generator[Event, None, None]:
     """Answer with those rows of the template's query that the model chooses for the wish."""
     if not model.card.capabilities.constraints:
@@ -178,7 +188,7 @@ def find_rows(
         return
     prompt = ChatMessage("user", template.render(considered.rows, wish))
     constraint = ChooseRows(tuple(offered), answer.at_most, answer.none_allowed)
-    generation = model.generate([prompt], replace(GREEDY, seed=seed), constraint)
+    generation = model.generate([prompt], replace(GREEDY, seed=seed), constraint, said)
     text, completion = yield from _passed_on(generation)
     rows = tuple(row for value in chosen_values(text, offered, answer) for row in offered[value])
     _see_that_rows_stand(rows, template, database)

@@ -196,7 +196,7 @@ def _prepare(task: Task) -> Assignment:
     if task.sampling.seed is None:
         sampling = msgspec.structs.replace(task.sampling, seed=secrets.randbits(_SEED_BITS))
         task = msgspec.structs.replace(task, sampling=sampling)
-    return Assignment(task, wire.encode(Submit(task, time.time())))
+    return Assignment(Submit(task, time.time()))
 
 
 def _closed() -> Draining:

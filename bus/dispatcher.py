@@ -1,13 +1,15 @@
 """What the gateway's bus thread does with what it hears: tasks to workers, events to readers.
 
-It touches no socket and no clock: `send` is given to it and time is an argument.
+A task whose worker is lost goes on at another one, behind what its reader has seen. Nothing here
+touches a socket or a clock: `send` is given to it and time is an argument.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 
 from bus import wire
 from bus.assignment import INBOX_EVENTS, Assignment, OutOfStep, failure
-from bus.roster import Roster, WorkerStatus
+from bus.roster import MEMORY_SECONDS, Roster, WorkerStatus
 from contract import (
     Beat,
     Cancel,
@@ -23,11 +25,17 @@ from contract import (
     Reply,
     ServingError,
     ToGateway,
-    Token,
     TookTooLong,
     ToWorker,
     WorkerLost,
 )
+
+logger = logging.getLogger(__name__)
+
+
+#: Seconds that a task waits for another worker like the one that was lost: one restarts and loads its
+#: model within that time.
+TAKE_UP_SECONDS = MEMORY_SECONDS
 
 
 class Dispatcher:
@@ -41,6 +49,7 @@ class Dispatcher:
         self._roster = roster
         self._send = send
         self._assignments: dict[str, Assignment] = {}
+        self._homeless: dict[str, Assignment] = {}  # those that wait for another worker
 
     def accept(self, assignment: Assignment, now: float) -> None:
         """Find a worker for a new task."""
@@ -72,9 +81,10 @@ class Dispatcher:
                     self._pass_on(assignment, worker, now)
             case Hello():
                 greeting = self._roster.greet(worker, envelope, now)
-                self._fail_lost(greeting.lost, now)
+                self._take_up(greeting.lost, now)
                 for task_id in greeting.strays:
                     self._tell(worker, Cancel(task_id), now)
+                self._house(now)
                 self.statuses = self._roster.statuses()
             case Goodbye():
                 self._roster.farewell(worker)
@@ -85,7 +95,8 @@ class Dispatcher:
         beat = Beat(self._roster.next_beat())
         for worker in self._roster.workers:
             self._tell(worker, beat, now)
-        self._fail_lost(self._roster.bury(now), now)
+        self._take_up(self._roster.bury(now), now)
+        self._house(now)
         self.statuses = self._roster.statuses()
 
     def close(self, now: float) -> None:
@@ -96,17 +107,36 @@ class Dispatcher:
 
     def _place(self, assignment: Assignment, now: float) -> None:
         """Send the task to the first worker that can be reached, best first."""
+        fingerprint = assignment.fingerprint if assignment.has_begun else None
         while True:
             try:
-                worker = self._roster.assign(assignment.task, now, assignment.refused)
+                worker = self._roster.assign(assignment.task, now, assignment.refused, fingerprint)
             except ServingError as error:
-                self._fail(assignment, error, now)
+                self._cannot_place(assignment, error, now)
                 return
             if self._send(worker, assignment.message):
                 assignment.worker = worker
+                assignment.fingerprint = self._roster.fingerprint(worker)
                 return
             self._roster.take_back(assignment.task.task_id)
             self._lose(worker, now)
+
+    def _cannot_place(self, assignment: Assignment, error: ServingError, now: float) -> None:
+        """A new task fails; one that was taken up waits for a worker, for a while."""
+        if assignment.lost_at is None:
+            self._fail(assignment, error, now)
+        elif now - assignment.lost_at < TAKE_UP_SECONDS:
+            self._homeless[assignment.task.task_id] = assignment
+        else:
+            reason = f"no other took it up within {TAKE_UP_SECONDS:.0f} s"
+            self._fail(assignment, WorkerLost(f"the worker was lost while it held the task; {reason}"), now)
+
+    def _house(self, now: float) -> None:
+        """Try again with those that wait for a worker."""
+        homeless, self._homeless = self._homeless, {}
+        for assignment in homeless.values():
+            assignment.refused.clear()
+            self._place(assignment, now)
 
     def _pass_on(self, assignment: Assignment, worker: bytes, now: float) -> None:
         """The worker refused the task: try the next."""
@@ -127,7 +157,7 @@ class Dispatcher:
             assignment.inbox.put(event)
             return
         try:
-            if isinstance(event, Token) and not assignment.is_news(event):
+            if not assignment.is_news(event):
                 return
         except OutOfStep as error:
             self._fail(assignment, WorkerLost(f"tokens were lost: {error}"), now)
@@ -144,14 +174,20 @@ class Dispatcher:
             self._lose(worker, now)
 
     def _lose(self, worker: bytes, now: float) -> None:
-        self._fail_lost(self._roster.lose(worker, now), now)
+        self._take_up(self._roster.lose(worker, now), now)
         self.statuses = self._roster.statuses()
 
-    def _fail_lost(self, task_ids: Iterable[str], now: float) -> None:
+    def _take_up(self, task_ids: Iterable[str], now: float) -> None:
+        """The worker of these tasks is lost: others go on with them where that can be."""
         for task_id in task_ids:
             assignment = self._assignments[task_id]
             assignment.worker = None
-            self._fail(assignment, WorkerLost("the worker was lost while it held the task"), now)
+            if assignment.can_go_on:
+                logger.info("Task %s goes on elsewhere: its worker was lost", task_id)
+                assignment.lose_worker(now)
+                self._place(assignment, now)
+            else:
+                self._fail(assignment, WorkerLost("the worker was lost while it held the task"), now)
 
     def _fail(self, assignment: Assignment, error: ServingError, now: float) -> None:
         """End the task from here, whatever its worker does."""
@@ -164,5 +200,6 @@ class Dispatcher:
         if self._assignments.get(task_id) is not assignment:
             return False
         del self._assignments[task_id]
+        self._homeless.pop(task_id, None)
         self._roster.release(task_id, now)
         return True

@@ -130,13 +130,20 @@ class Roster:
         if (seat := self._seats.get(worker)) is not None:
             seat.is_leaving = True
 
-    def assign(self, task: Task, now: float, skipped: Set[bytes] = frozenset()) -> bytes:
+    def assign(
+        self, task: Task, now: float, skipped: Set[bytes] = frozenset(), fingerprint: str | None = None
+    ) -> bytes:
         """Give the task to the least loaded worker that can do it and is not skipped.
 
+        With a fingerprint, only workers with the model of that fingerprint can do it.
         Raises UnknownModel, UnknownTask, NoWorker or Overloaded.
         """
         self._check_known(task)
-        able = {worker: seat for worker, seat in self._seats.items() if _can_do(seat, task)}
+        able = {
+            worker: seat
+            for worker, seat in self._seats.items()
+            if _can_do(seat, task) and fingerprint in (None, seat.hello.model.fingerprint)
+        }
         if not able:
             raise NoWorker(f"no worker for task {task.name!r} is connected at the moment")
         free = [worker for worker, seat in able.items() if worker not in skipped and not seat.is_full]
@@ -148,6 +155,10 @@ class Roster:
         able[worker].assigned[task.task_id] = Assigned(now, self._beat)
         self._holders[task.task_id] = worker
         return worker
+
+    def fingerprint(self, worker: bytes) -> str:
+        """Return the fingerprint of the worker's model."""
+        return self._seats[worker].hello.model.fingerprint
 
     def release(self, task_id: str, now: float) -> bytes | None:
         """The task is over or given back; return the worker that held it."""

@@ -14,7 +14,7 @@ ServingError
   + CapacityError           the same request may succeed later
     - NoWorker              503  no worker with a loaded model is connected
     - Overloaded            503  every worker's queue is full
-    - WorkerLost            503  the worker died or went silent while it held the task
+    - WorkerLost            503  the worker was lost, and no other could go on with the task
     - DatabaseDown          503  the task's database does not answer
     - RowsChanged           503  the rows changed while the answer was made
     - UpstreamDown          503  the server behind an upstream model does not answer or broke off
@@ -132,7 +132,7 @@ class Overloaded(CapacityError):
 
 
 class WorkerLost(CapacityError):
-    """The worker died or went silent while it held the task."""
+    """The worker died or went silent while it held the task, and no other could go on with it."""
 
     code = "worker_lost"
 

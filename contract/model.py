@@ -54,13 +54,19 @@ class Model(Protocol):
     def card(self) -> ModelCard: ...
 
     def generate(
-        self, messages: Sequence[ChatMessage], sampling: Sampling, constraint: AnswerForm | None = None
+        self,
+        messages: Sequence[ChatMessage],
+        sampling: Sampling,
+        constraint: AnswerForm | None = None,
+        said: Sequence[Sequence[int]] = (),
     ) -> Generator[Token, None, Completion]:
         """Yield the assistant's next turn as it is made and return how it ended.
 
         If the last message is the assistant's, its text is the beginning of that turn: the answer goes
         on from there, exactly, and does not say it again; `constraint` is about what is new.
         Where `sampling.choices` asks for several, their tokens come mixed, each naming its choice.
+        With `said`, the ids of each choice that was begun on another worker, these come first and as
+        they came there, without being chosen again; raises WorkerLost if they cannot have been said here.
         Safe to call from many threads at once. Closing the generator stops the work within one
         step; while nothing comes, an empty token is yielded several times a second, so that a
         caller who wants to stop is never kept waiting. Raises PromptTooLong, CannotDo or a

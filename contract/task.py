@@ -96,7 +96,8 @@ class Task(Struct, frozen=True):
     """One piece of work: which task, on which model, with which input.
 
     `model` None means whichever model is there. `caller` tells callers apart who may interrupt their own
-    tasks: equal for the same caller, and never a key or an address itself.
+    tasks: equal for the same caller, and never a key or an address itself. `said` are the token ids, by
+    choice, of an answer that a lost worker has begun: they are said again, and it goes on behind them.
     """
 
     name: str
@@ -105,3 +106,4 @@ class Task(Struct, frozen=True):
     model: str | None = None
     task_id: str = field(default_factory=new_task_id)
     caller: str | None = None
+    said: tuple[tuple[int, ...], ...] = ()

@@ -5,6 +5,7 @@ import logging
 import secrets
 import time
 from collections.abc import Generator
+from collections.abc import Sequence as Items
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
@@ -122,17 +123,21 @@ class Engine:
         form: AnswerForm | None = None,
         *,
         goes_on: bool = False,
+        said: Items[Items[int]] = (),
     ) -> Generator[Token, None, Completion]:
         """Yield the answer's tokens, empty ones while nothing comes; return how it ended.
 
-        `goes_on` says that the prompt ends amid a text, so that a space at the answer's start counts.
+        `goes_on` says that the prompt ends amid a text, so that a space at the answer's start counts;
+        `said` is as in `contract.Model`.
         Closing the generator takes the sequence out of the batch before the next step. Raises
         InvalidRequest for ids or sampling that cannot be, PromptTooLong if prompt and one token do not
         fit the context, Overloaded if too many wait, CannotDo if the form is wrong or not supported, and
         whatever befell the batch.
         """
         answer = Answer(sampling.choices)
-        sequences = self._sequences(answer, prompt, sampling, form, goes_on)
+        sequences = self._sequences(answer, prompt, sampling, form, goes_on=goes_on)
+        for sequence, ids in zip(sequences, said, strict=False):
+            sequence.said = tuple(ids)
         try:
             if len(self._scheduler.waiting) >= self._arrivals.maxsize:
                 raise Full
@@ -167,6 +172,7 @@ class Engine:
         prompt: list[int],
         sampling: Sampling,
         form: AnswerForm | None,
+        *,
         goes_on: bool,
     ) -> list[Sequence]:
         """Return one sequence per choice. Raises what is wrong with the request."""
@@ -252,6 +258,8 @@ class Engine:
                 self._scheduler.add(sequence)
             else:
                 sequence.finish(reason)
+        except ServingError as error:
+            sequence.answer.tell(error)
         except ValueError as error:
             sequence.answer.tell(cannot_go_on(error))
         except Exception:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from contract import Sampling, StopReason, Token, TokenLogprob, Usage
+from contract import Sampling, StopReason, Token, TokenLogprob, Usage, WorkerLost
 from engine.answer import Answer, Ended
 from engine.detokenizer import Detokenizer
 from engine.prompt_lookup import PromptLookup
@@ -16,7 +16,7 @@ class Sequence:
 
     `tokens` holds the prompt's ids, then the answer's; the first `computed` of them stand in the
     cache, in `blocks`. Everything else follows from the ids: it can be set back to nothing computed
-    and goes on where it was.
+    and goes on where it was, and an answer that was begun elsewhere goes on behind what was `said`.
     """
 
     answer: Answer
@@ -30,6 +30,7 @@ class Sequence:
     detokenizer: Detokenizer
     constraint: Constraint | None = None
     choice: int = 0
+    said: tuple[int, ...] = ()
     computed: int = 0
     blocks: list[int] = field(default_factory=list)
     cached_tokens: int = 0
@@ -48,8 +49,19 @@ class Sequence:
         return len(self.tokens) - self.prompt_tokens
 
     def begin(self) -> StopReason | None:
-        """Take the tokens that the constraint leaves no choice about; say whether they are the answer."""
-        return self._append(self._forced())
+        """Take the tokens that the constraint leaves no choice about, and those that were said before.
+
+        Says whether they are the whole answer. Raises WorkerLost if the answer cannot have begun like that.
+        """
+        ending = self._append(self._forced())
+        try:
+            while ending is None and self.answered < len(self.said):
+                ending = self.accept(self.said[self.answered])
+        except ValueError as error:
+            raise _cannot_go_on() from error
+        if tuple(self.tokens[self.prompt_tokens :][: len(self.said)]) != self.said:
+            raise _cannot_go_on()
+        return ending
 
     def accept(self, token: int, logprob: TokenLogprob | None = None) -> StopReason | None:
         """Append a chosen token and those that are forced by it; say whether the answer ends here.
@@ -96,3 +108,7 @@ class Sequence:
         self.tokens += ids
         text = self.detokenizer.feed(ids, may_stop=self.answered >= self.sampling.min_tokens)
         self.answer.tell(Token(index, tuple(ids), text, self.choice, logprobs))
+
+
+def _cannot_go_on() -> WorkerLost:
+    return WorkerLost("the worker was lost, and what it had said cannot be gone on with here")

@@ -5,7 +5,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -18,7 +17,6 @@ from contract import (
     Overloaded,
     ServingError,
     Token,
-    WorkerLost,
     new_task_id,
 )
 from gateway.dialects.websocket import Question, render_answer, render_failed
@@ -36,19 +34,8 @@ MOST_WAITING_CHARACTERS = 8 * 1024 * 1024
 #: Seconds between two looks at whether the client reads again, or is gone.
 LOOK_SECONDS = 0.25
 
-#: How often a question is given again after its worker was lost: it may be the question that kills it.
-SECOND_CHANCES = 1
-
 #: Seconds that questions of a client that left have to let go of their tasks.
 LEAVE_SECONDS = 3.0
-
-
-@dataclass(slots=True)
-class Asked:
-    """A question that has no reply yet, and how many workers were lost over it."""
-
-    question: Question
-    lost: int = 0
 
 
 class Listener(Client, Protocol):
@@ -70,7 +57,7 @@ class Questions:
         self._client = client
         self._reply = reply
         self._changed = threading.Condition()
-        self._waiting: deque[Asked] = deque()
+        self._waiting: deque[Question] = deque()
         self._waiting_characters = 0
         self._asking: set[threading.Thread] = set()
         self._is_over = False
@@ -94,7 +81,7 @@ class Questions:
 
     def add(self, question: Question) -> None:
         with self._changed:
-            self._waiting.append(Asked(question))
+            self._waiting.append(question)
             self._waiting_characters += question.characters
             self._changed.notify_all()
 
@@ -116,9 +103,9 @@ class Questions:
             has_place = self._places.take(lambda: self.is_gone or self._streams.is_draining)
             work = self._ask if has_place else self._turn_away
             with self._changed:
-                asked = self._waiting.popleft()
-                self._waiting_characters -= asked.question.characters
-                thread = threading.Thread(target=work, args=(asked,), daemon=True)
+                question = self._waiting.popleft()
+                self._waiting_characters -= question.characters
+                thread = threading.Thread(target=work, args=(question,), daemon=True)
                 self._asking.add(thread)
             thread.start()
 
@@ -129,33 +116,33 @@ class Questions:
                 self._changed.wait(LOOK_SECONDS)
             return not self.is_gone
 
-    def _ask(self, asked: Asked) -> None:
+    def _ask(self, question: Question) -> None:
         """Reply, or put the question back; the place is free before a slow client has read."""
-        outcome = self._outcome(asked.question)
-        is_put_back = isinstance(outcome, Failed) and self._is_put_back(asked, outcome)
+        outcome = self._outcome(question)
+        is_put_back = isinstance(outcome, Failed) and self._is_put_back(outcome)
         if is_put_back:
             self._places.give_back_unused()
         else:
             self._places.give_back()
             if isinstance(outcome, Failed):
-                outcome = render_failed(asked.question.id, outcome)
+                outcome = render_failed(question.id, outcome)
             if outcome is not None:
                 self._reply(outcome)
-        self._end_asking(asked, is_put_back=is_put_back)
+        self._end_asking(question, is_put_back=is_put_back)
 
-    def _turn_away(self, asked: Asked) -> None:
+    def _turn_away(self, question: Question) -> None:
         """The client or the server is about to go."""
         if not self.is_gone:
             failed = Failed.from_error(Draining("the server is shutting down"))
             log_failure(self._caller, failed)
-            self._reply(render_failed(asked.question.id, failed))
-        self._end_asking(asked, is_put_back=False)
+            self._reply(render_failed(question.id, failed))
+        self._end_asking(question, is_put_back=False)
 
-    def _end_asking(self, asked: Asked, *, is_put_back: bool) -> None:
+    def _end_asking(self, question: Question, *, is_put_back: bool) -> None:
         with self._changed:
             if is_put_back:
-                self._waiting.appendleft(asked)
-                self._waiting_characters += asked.question.characters
+                self._waiting.appendleft(question)
+                self._waiting_characters += question.characters
             self._asking.discard(threading.current_thread())
             self._changed.notify_all()
 
@@ -179,25 +166,21 @@ class Questions:
             logger.exception("internal error in task %s", task.task_id)
             return Failed.from_error(error)
 
-    def _is_put_back(self, asked: Asked, failed: Failed) -> bool:
+    def _is_put_back(self, failed: Failed) -> bool:
         """Whether it is worth while to ask again; if not, the failure gets its line in the log."""
-        if failed.code == WorkerLost.code:
-            asked.lost += 1
-        if may_ask_again(failed, asked.lost, expects_worker=self._places.expects_worker):
+        if may_ask_again(failed, expects_worker=self._places.expects_worker):
             return True
         log_failure(self._caller, failed)
         return False
 
 
-def may_ask_again(failed: Failed, lost_workers: int, *, expects_worker: bool) -> bool:
+def may_ask_again(failed: Failed, *, expects_worker: bool) -> bool:
     """Whether a question that failed so may have an answer soon: nothing of one was sent yet."""
     match failed.code:
         case Overloaded.code:
             return True
         case NoWorker.code:
             return expects_worker
-        case WorkerLost.code:
-            return lost_workers <= SECOND_CHANCES
         case _:
             return False
 

@@ -96,7 +96,7 @@ class SayingModel:
         self.card = ModelCard("saying", "saying", 8192, Capabilities(constraints=constraints))
         self._text = text
 
-    def generate(self, messages, sampling, constraint=None):
+    def generate(self, messages, sampling, constraint=None, said=()):
         yield Token(0, (1,), self._text)
         return Completion(("stop",), Usage(), Timings())
 

@@ -49,12 +49,16 @@ class LocalModel:
         return self._card
 
     def generate(
-        self, messages: Sequence[ChatMessage], sampling: Sampling, constraint: AnswerForm | None = None
+        self,
+        messages: Sequence[ChatMessage],
+        sampling: Sampling,
+        constraint: AnswerForm | None = None,
+        said: Sequence[Sequence[int]] = (),
     ) -> Generator[Token, None, Completion]:
         """Yield the assistant's next turn; see `contract.Model`."""
         prompt = self._tokenizer.encode(messages)
         goes_on = messages[-1].role == "assistant"
-        return (yield from self.engine.generate(prompt, sampling, constraint, goes_on=goes_on))
+        return (yield from self.engine.generate(prompt, sampling, constraint, goes_on=goes_on, said=said))
 
     def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         """Return how many tokens the prompt has."""

@@ -309,7 +309,7 @@ class WorkerLoop:
                     return Finished(reasons, Usage(completion_tokens=said_tokens))
                 if isinstance(event, Token):
                     said_tokens += len(event.ids)
-                    if event.is_empty:
+                    if event.is_empty or _was_told(held.task, event):
                         continue
                 self._say(held, event)
         if held.is_cancelled:
@@ -318,3 +318,9 @@ class WorkerLoop:
 
     def _say(self, held: Held, event: Event | None) -> None:
         self._outbox.put(Said(held, event), _OUTBOX_WAIT_SECONDS)
+
+
+def _was_told(task: Task, token: Token) -> bool:
+    """Whether the task's reader has the token from a worker that was lost."""
+    told = len(task.said[token.choice]) if token.choice < len(task.said) else 0
+    return bool(token.ids) and token.index + len(token.ids) <= told

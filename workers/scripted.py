@@ -76,14 +76,18 @@ class ScriptedModel:
         return self._card
 
     def generate(
-        self, messages: Sequence[ChatMessage], sampling: Sampling, constraint: AnswerForm | None = None
+        self,
+        messages: Sequence[ChatMessage],
+        sampling: Sampling,
+        constraint: AnswerForm | None = None,
+        said: Sequence[Sequence[int]] = (),
     ) -> Generator[Token, None, Completion]:
         """Yield the script up to the first stop string or `max_tokens`. Raises PromptTooLong.
 
         An answer that has begun with the script's own first words goes on with the rest of it, any
         other with the whole script.
-        Several choices say the same, one token each in turn. Penalties, biases and `min_tokens` change
-        nothing; log probabilities are made up.
+        Several choices say the same, one token each in turn; what was `said` comes without a pause.
+        Penalties, biases and `min_tokens` change nothing; log probabilities are made up.
         """
         started = time.monotonic()
         with self._lock:
@@ -93,8 +97,10 @@ class ScriptedModel:
         tokens, reason = self._answer(messages, sampling, constraint, prompt_tokens)
         first_token_seconds = 0.0
         try:
+            said_tokens = min(map(len, said), default=0)
             for token in tokens:
-                time.sleep(self._pause_seconds)
+                if token.index >= said_tokens:
+                    time.sleep(self._pause_seconds)
                 first_token_seconds = first_token_seconds or time.monotonic() - started
                 yield from _by_choice(token, sampling.choices)
         except GeneratorExit:

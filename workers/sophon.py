@@ -60,11 +60,15 @@ class SophonModel(LocalModel):
         self._executor = executor
 
     def generate(
-        self, messages: Sequence[ChatMessage], sampling: Sampling, constraint: AnswerForm | None = None
+        self,
+        messages: Sequence[ChatMessage],
+        sampling: Sampling,
+        constraint: AnswerForm | None = None,
+        said: Sequence[Sequence[int]] = (),
     ) -> Generator[Token, None, Completion]:
         """Yield the assistant's next turn; see `contract.Model`."""
         self._check(sampling, constraint)
-        return (yield from super().generate(messages, sampling, constraint))
+        return (yield from super().generate(messages, sampling, constraint, said))
 
     def close(self) -> None:
         """Stop the engine and give the chips' memory back."""

@@ -1,7 +1,10 @@
-"""A house for every test that asks for one."""
+"""A house, or a dispatcher and its line, for every test that asks for one."""
 
 import pytest
 
+from bus.dispatcher import Dispatcher
+from bus.roster import Roster
+from tests.bus.dispatching import Line
 from tests.bus.house import House
 
 
@@ -9,3 +12,13 @@ from tests.bus.house import House
 def house(tmp_path_factory):
     with House(tmp_path_factory.mktemp("bus")) as house:
         yield house
+
+
+@pytest.fixture
+def line():
+    return Line()
+
+
+@pytest.fixture
+def dispatcher(line):
+    return Dispatcher(Roster(first_beat=0), line)

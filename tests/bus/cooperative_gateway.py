@@ -51,9 +51,10 @@ def main(folder: Path) -> None:
         orphans = [gevent.spawn(lambda: list(client.submit(chat()))) for _ in range(10)]
         eventually(lambda: client.workers()[0].active == 10)
         worker.kill()
-        gevent.joinall(orphans, timeout=10.0)
-    stopping = gevent.spawn(client.stop)
+    eventually(lambda: not client.workers())
+    stopping = gevent.spawn(client.stop)  # while they wait for another worker
     stopping.join(timeout=5.0)
+    gevent.joinall(orphans, timeout=10.0)
     found = {
         "read": sum(reader.value for reader in readers),
         "longest_pause": pause.value,

@@ -22,7 +22,7 @@ def test_the_client_works_where_gevent_has_patched_everything(tmp_path_factory):
     assert found == {
         "read": 5000,
         "killed_is_dead": True,
-        "endings": ["worker_lost"],
+        "endings": ["draining"],
         "has_stopped": True,
         "after": ["draining"],
     }

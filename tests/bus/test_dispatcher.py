@@ -1,76 +1,9 @@
-import pytest
+"""What the dispatcher tells workers and readers, word by word."""
 
-from bus import wire
-from bus.assignment import INBOX_EVENTS, Assignment
-from bus.dispatcher import Dispatcher
-from bus.roster import Roster
+from bus.assignment import INBOX_EVENTS
 from bus.wire import SILENCE_SECONDS
-from contract import (
-    Beat,
-    Cancel,
-    Failed,
-    Finished,
-    Goodbye,
-    Hello,
-    Interrupt,
-    Refused,
-    Reply,
-    Submit,
-    Token,
-    Trimmed,
-)
-from tests.bus.house import CARD, chat
-
-
-class Line:
-    """Stands where the socket stands: keeps what was sent, and knows who cannot be reached."""
-
-    def __init__(self) -> None:
-        self.sent = []
-        self.unreachable = set()
-
-    def __call__(self, worker: bytes, message: bytes) -> bool:
-        self.sent.append((worker, wire.decode_for_worker(message)))
-        return worker not in self.unreachable
-
-    def submits(self) -> list[bytes]:
-        return [worker for worker, envelope in self.sent if isinstance(envelope, Submit)]
-
-    def cancels(self) -> list[tuple[bytes, str]]:
-        return [(worker, each.task_id) for worker, each in self.sent if isinstance(each, Cancel)]
-
-
-@pytest.fixture
-def line():
-    return Line()
-
-
-@pytest.fixture
-def dispatcher(line):
-    return Dispatcher(Roster(first_beat=0), line)
-
-
-def hello(worker="a", **changes):
-    return Hello(worker, CARD, ("chat",), changes.pop("capacity", 10), 0, **changes)
-
-
-def given(dispatcher, task_id="t") -> Assignment:
-    task = chat(task_id=task_id)
-    assignment = Assignment(task, wire.encode(Submit(task)))
-    dispatcher.accept(assignment, 0.0)
-    return assignment
-
-
-def heard(assignment: Assignment) -> list:
-    return [assignment.inbox.get_nowait() for _ in range(assignment.inbox.qsize())]
-
-
-def codes(assignment: Assignment) -> list[str]:
-    return [event.code for event in heard(assignment)]
-
-
-def token(index: int, *ids: int) -> Reply:
-    return Reply("t", Token(index, ids or (7,), "x"))
+from contract import Beat, Finished, Goodbye, Interrupt, Refused, Reply, Token, Trimmed
+from tests.bus.dispatching import codes, given, heard, hello, token
 
 
 def test_events_reach_the_reader_and_the_ending_frees_the_place(dispatcher, line):
@@ -98,12 +31,14 @@ def test_an_interrupt_is_told_to_every_worker(dispatcher, line):
     assert line.sent == [(b"a", Interrupt("c", "t")), (b"b", Interrupt("c", "t"))]
 
 
-def test_an_interrupt_that_finds_a_worker_out_of_reach_loses_its_tasks(dispatcher, line):
+def test_an_interrupt_that_finds_a_worker_out_of_reach_moves_its_tasks(dispatcher, line):
     dispatcher.hear(b"a", hello("a"), 0.0)
     assignment = given(dispatcher)
+    dispatcher.hear(b"b", hello("b"), 0.0)
     line.unreachable.add(b"a")
     dispatcher.interrupt(Interrupt("c"), 1.0)
-    assert codes(assignment) == ["worker_lost"]
+    assert assignment.worker == b"b"
+    assert heard(assignment) == []
 
 
 def test_nothing_follows_an_ending(dispatcher):
@@ -176,8 +111,8 @@ def test_a_worker_that_cannot_be_reached_is_lost_and_the_next_is_tried(dispatche
     line.unreachable.add(b"a")
     given(dispatcher, "second")
     third = given(dispatcher, "third")
-    assert codes(first) == ["worker_lost"]
-    assert third.worker == b"b"
+    assert (first.worker, third.worker) == (b"b", b"b")
+    assert heard(first) == []
     assert [status.worker for status in dispatcher.statuses] == ["b"]
 
 
@@ -186,9 +121,7 @@ def test_a_beat_finds_the_worker_that_is_gone(dispatcher, line):
     assignment = given(dispatcher)
     line.unreachable.add(b"a")
     dispatcher.beat(1.0)
-    assert heard(assignment) == [
-        Failed("worker_lost", "the worker was lost while it held the task", 503, retryable=True)
-    ]
+    assert assignment.worker is None
     assert dispatcher.statuses == ()
 
 
@@ -196,9 +129,9 @@ def test_a_beat_finds_the_worker_that_is_silent(dispatcher, line):
     dispatcher.hear(b"a", hello(), 0.0)
     assignment = given(dispatcher)
     dispatcher.beat(SILENCE_SECONDS)
-    assert heard(assignment) == []
+    assert assignment.worker == b"a"
     dispatcher.beat(SILENCE_SECONDS + 0.1)
-    assert codes(assignment) == ["worker_lost"]
+    assert assignment.worker is None
     assert line.sent[-1] == (b"a", Beat(2))
 
 
@@ -211,12 +144,14 @@ def test_a_worker_that_says_goodbye_still_finishes(dispatcher):
     assert heard(assignment) == [Finished()]
 
 
-def test_a_task_that_never_arrived_fails_when_the_worker_does_not_hold_it(dispatcher):
+def test_a_task_that_never_arrived_is_sent_again_when_the_worker_does_not_hold_it(dispatcher, line):
     dispatcher.hear(b"a", hello(), 0.0)
     assignment = given(dispatcher)
     dispatcher.beat(1.0)
     dispatcher.hear(b"a", hello(heard=1), 1.1)
-    assert codes(assignment) == ["worker_lost"]
+    assert line.submits() == [b"a", b"a"]
+    dispatcher.hear(b"a", Reply("t", Finished()), 1.2)
+    assert heard(assignment) == [Finished()]
 
 
 def test_a_task_that_nobody_waits_for_is_cancelled_at_the_next_hello(dispatcher, line):

@@ -1,3 +1,6 @@
+import os
+import signal
+
 import pytest
 
 from records import embedded
@@ -23,3 +26,16 @@ def test_the_embedded_model_chats_and_finds_books(server):
     found = server.post("book_retrieval", {"wish": "帮我找找有关函数求导的书"}).json()
     assert {row["title"] for row in found["rows"]} == CALCULUS
     assert found["considered_rows"] == len(embedded.TITLES)
+
+
+def test_an_answer_of_the_embedded_model_goes_on_in_another_process_to_the_letter(server):
+    fields = {"temperature": 0.9, "seed": 11, "max_tokens": 500, "ignore_end": True}
+    whole = text_of(server.stream(**fields))
+    events = server.stream(**fields)
+    seen = [next(events) for _ in range(5)]
+    for worker in server.workers:
+        os.kill(worker, signal.SIGKILL)
+    seen += events
+    assert seen[-1][0] == "finished"
+    assert text_of(seen) == whole
+    assert "goes on elsewhere" in server.output

@@ -14,20 +14,22 @@ SLOW = "scripted:0.1:" + "word " * 30
 IDLE_END_SECONDS = 10.0
 
 
-def test_a_worker_killed_in_the_middle_of_a_stream_is_told_and_replaced(serve):
-    server = serve("--model", SLOW).wait_ready()
-    (worker,) = server.workers
-    events = server.stream()
-    first, _ = next(events)
-    os.kill(worker, signal.SIGKILL)
-    *_, (last, data) = events
-    assert (first, last) == ("token", "failed")
-    assert data["error"]["code"] == "worker_lost"
-    assert data["error"]["retryable"] is True
-    wait_for(lambda: server.workers and server.workers != [worker], START_SECONDS, "another worker")
-    server.wait_ready()
-    assert server.chat(max_tokens=2).status_code == 200
-    assert "worker was killed by SIGKILL" in server.output
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stream_goes_on_when_its_worker_is_killed(serve, workers):
+    server = serve("--model", SLOW, "--workers", str(workers)).wait_ready()
+    wait_for(lambda: len(server.get("/workers").json()["workers"]) == workers, START_SECONDS, "all workers")
+    streams = [server.stream() for _ in range(workers)]  # one for each
+    seen = [[next(stream), next(stream)] for stream in streams]
+    os.kill(server.workers[0], signal.SIGKILL)
+    for events, stream in zip(seen, streams, strict=True):
+        events += stream
+        tokens = [data for name, data in events if name == "token"]
+        name, ending = events[-1]
+        assert (name, ending["usage"]["completion_tokens"]) == ("finished", len(tokens))
+        assert [token["index"] for token in tokens] == list(range(len(tokens)))
+        assert text_of(events) == "word " * 30
+    assert "was killed by SIGKILL" in server.output
+    assert "goes on elsewhere" in server.output
 
 
 def test_a_gateway_process_that_is_killed_is_replaced(serve):

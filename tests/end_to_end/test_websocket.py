@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
+from bus.assignment import MOST_LOSSES
 from contract import ChatMessage, Sampling
 from tests.end_to_end.running import ANSWER_SECONDS, START_SECONDS
 from tests.processes import wait_for
@@ -53,7 +54,7 @@ def test_a_question_that_kills_every_worker_gets_an_error(serve):
     with websocket(server) as client:
         exam(client, 1)
         killed = set()
-        for _ in range(2):
+        for _ in range(MOST_LOSSES + 1):
             name = wait_for(lambda: next(iter(at_work(server) - killed), None), START_SECONDS, "the task")
             killed.add(name)
             for worker in server.workers:

@@ -35,22 +35,19 @@ def failed(error):
 
 @pytest.mark.parametrize("expects_worker", [True, False])
 def test_a_question_waits_for_a_place_however_long_that_takes(expects_worker):
-    assert may_ask_again(failed(Overloaded), 0, expects_worker=expects_worker)
+    assert may_ask_again(failed(Overloaded), expects_worker=expects_worker)
 
 
 def test_a_question_waits_for_a_worker_while_one_is_expected():
-    assert may_ask_again(failed(NoWorker), 0, expects_worker=True)
-    assert not may_ask_again(failed(NoWorker), 0, expects_worker=False)
+    assert may_ask_again(failed(NoWorker), expects_worker=True)
+    assert not may_ask_again(failed(NoWorker), expects_worker=False)
 
 
-def test_a_question_whose_worker_was_lost_has_one_more_chance():
-    assert may_ask_again(failed(WorkerLost), 1, expects_worker=True)
-    assert not may_ask_again(failed(WorkerLost), 2, expects_worker=True)
-
-
-@pytest.mark.parametrize("error", [PromptTooLong, Draining, TookTooLong, DatabaseDown, ServingError])
+@pytest.mark.parametrize(
+    "error", [PromptTooLong, Draining, TookTooLong, DatabaseDown, WorkerLost, ServingError]
+)
 def test_any_other_failure_is_the_reply(error):
-    assert not may_ask_again(failed(error), 0, expects_worker=True)
+    assert not may_ask_again(failed(error), expects_worker=True)
 
 
 class Room:
@@ -115,9 +112,7 @@ class Refusing:
             yield from echo(task)
 
 
-@pytest.mark.parametrize(
-    ("error", "times"), [(Overloaded, 5), (NoWorker, 3), (WorkerLost, 1)], ids=lambda value: str(value)
-)
+@pytest.mark.parametrize(("error", "times"), [(Overloaded, 5), (NoWorker, 3)], ids=lambda value: str(value))
 def test_a_question_that_could_not_be_asked_is_asked_again_under_another_id(room, error, times):
     refusing = Refusing(error, times)
     mine = room(refusing, capacity=1)

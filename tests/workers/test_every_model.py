@@ -20,6 +20,7 @@ from contract import (
     JsonSchema,
     PromptTooLong,
     Sampling,
+    WorkerLost,
 )
 from templates import Answer
 from tests.tiny_checkpoints import write_checkpoint
@@ -198,6 +199,19 @@ def test_choices_are_told_apart(model):
     texts, completion = read(ask(model, choices=3, max_tokens=8))
     assert len(completion.reasons) == len(texts) == 3
     assert all(texts)
+
+
+def test_what_another_worker_has_said_is_gone_on_with_or_refused(model):
+    messages, sampling = [ChatMessage("user", "hello")], Sampling(temperature=0, max_tokens=12, seed=1)
+    tokens = [token for token in model.generate(messages, sampling) if not token.is_empty]
+    ids = [id_ for token in tokens for id_ in token.ids]
+    if not ids:
+        with pytest.raises(WorkerLost):
+            read(model.generate(messages, sampling, None, [(1, 2)]))
+        return
+    for count in (1, len(ids) // 2, len(ids)):
+        again = [token for token in model.generate(messages, sampling, None, [ids[:count]]) if token.text]
+        assert "".join(token.text for token in again) == "".join(token.text for token in tokens)
 
 
 def test_a_stop_string_ends_the_answer(model):

@@ -2,7 +2,6 @@ import threading
 import time
 
 import pytest
-import zmq
 from msgspec.structs import replace
 
 from bus import wire
@@ -26,6 +25,7 @@ from contract import (
     Trimmed,
 )
 from tests.bus.house import CARD, PATIENCE, Endless, Reader, RunningWorker, chat, echo, eventually
+from tests.workers.gateways import started
 
 
 def raises_at_once(task):
@@ -182,43 +182,6 @@ def test_the_tasks_of_a_gateway_that_is_gone_are_stopped(house):
     eventually(lambda: len(reader.events) > seen)
 
 
-class Gateway:
-    """A gateway's end of the bus that the test speaks for itself."""
-
-    def __init__(self, context: zmq.Context, endpoint: str) -> None:
-        self.socket = context.socket(zmq.ROUTER)
-        self.socket.linger = 0
-        self.socket.bind(endpoint)
-        self.endpoint = endpoint
-        self.heard = []
-
-    def hears(self, condition) -> bool:
-        """Listen for a moment; tell whether the condition is true of any envelope heard so far."""
-        for _ in range(100):
-            if not self.socket.poll(10):
-                break
-            self.worker, message = self.socket.recv_multipart()
-            self.heard.append(wire.decode_for_gateway(message))
-        return any(condition(envelope) for envelope in self.heard)
-
-    def says(self, message: bytes) -> None:
-        self.socket.send_multipart([self.worker, message])
-
-
-@pytest.fixture
-def gateway(tmp_path_factory):
-    with zmq.Context() as context:
-        gateway = Gateway(context, f"ipc://{tmp_path_factory.mktemp('bus')}/0.ipc")
-        yield gateway
-        gateway.socket.close()
-
-
-def started(gateway: Gateway, perform) -> RunningWorker:
-    worker = RunningWorker([gateway.endpoint], perform, 2, CARD, ("chat",), None)
-    eventually(lambda: gateway.hears(lambda each: isinstance(each, Hello)))
-    return worker
-
-
 def test_a_gateway_that_is_silent_counts_as_gone(gateway, monkeypatch):
     monkeypatch.setattr("workers.loop.SILENCE_SECONDS", 0.5)
     endless = Endless()
@@ -243,6 +206,31 @@ def test_garbage_from_a_gateway_changes_nothing(gateway, caplog):
     gateway.says(wire.encode(Submit(task)))
     eventually(lambda: gateway.hears(lambda each: each == Reply(task.task_id, Finished())))
     assert sum("Dropped a message" in record.getMessage() for record in caplog.records) == 5
+    worker.stop()
+
+
+def test_what_the_reader_has_from_another_worker_is_not_told_again(gateway):
+    def perform(task):
+        for choice, ids in enumerate(((5, 6, 7), (8, 9))):
+            for index, id_ in enumerate(ids):
+                yield Token(index, (id_,), f"{id_} ", choice)
+            yield Token(len(ids), (), "rest", choice)
+        yield Finished()
+
+    worker = started(gateway, perform)
+    task = chat(task_id="t", sampling=Sampling(choices=2), said=((5, 6), ()))
+    gateway.says(wire.encode(Submit(task)))
+    eventually(lambda: gateway.hears(lambda each: each == Reply("t", Finished())))
+    tokens = [each.event for each in gateway.heard if isinstance(each, Reply)][:-1]
+    assert [(token.choice, token.ids) for token in tokens] == [
+        (0, (7,)),
+        (0, ()),
+        (1, (8,)),
+        (1, (9,)),
+        (1, ()),
+    ]
+    speed = [each.speed for each in gateway.heard if isinstance(each, Hello)][-1]
+    assert speed.first_tokens + speed.later_tokens == 3
     worker.stop()
 
 

@@ -6,7 +6,17 @@ from contextlib import closing
 
 from msgspec.structs import replace
 
-from contract import AnswerForm, CannotDo, ChatMessage, Completion, ModelCard, Sampling, Timings, Token
+from contract import (
+    AnswerForm,
+    CannotDo,
+    ChatMessage,
+    Completion,
+    ModelCard,
+    Sampling,
+    Timings,
+    Token,
+    WorkerLost,
+)
 from workers.upstream.forms import Ask, NativeForm, answer_in_form
 
 
@@ -16,12 +26,18 @@ def next_turn(
     messages: Sequence[ChatMessage],
     sampling: Sampling,
     form: AnswerForm | None,
+    said: Sequence[Sequence[int]],
     native: NativeForm = lambda form: None,
     *,
     keeps_forms: bool = False,
 ) -> Generator[Token, None, Completion]:
-    """Yield the assistant's next turn; see `contract.Model`, and for the last two `answer_in_form`."""
+    """Yield the assistant's next turn; see `contract.Model`, and for the last two `answer_in_form`.
+
+    Raises WorkerLost if something was `said`: upstreams' tokens have no ids that could be gone on from.
+    """
     started = time.monotonic()
+    if any(said):
+        raise WorkerLost("the worker was lost, and an upstream cannot go on with what it had said")
     _see_that_it_can(card, messages, sampling)
     if form is None:
         asked = ask(messages, sampling, {})

@@ -35,12 +35,16 @@ class OpenAIModel:
         return self._card
 
     def generate(
-        self, messages: Sequence[ChatMessage], sampling: Sampling, constraint: AnswerForm | None = None
+        self,
+        messages: Sequence[ChatMessage],
+        sampling: Sampling,
+        constraint: AnswerForm | None = None,
+        said: Sequence[Sequence[int]] = (),
     ) -> Generator[Token, None, Completion]:
         """Yield the assistant's next turn; see `contract.Model`. Tokens have no ids."""
         native, keeps_forms = self._kind.native_form, self._kind.keeps_forms
         return next_turn(
-            self._card, self._ask, messages, sampling, constraint, native, keeps_forms=keeps_forms
+            self._card, self._ask, messages, sampling, constraint, said, native, keeps_forms=keeps_forms
         )
 
     def count_tokens(self, messages: Sequence[ChatMessage]) -> int:

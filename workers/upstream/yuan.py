@@ -38,10 +38,14 @@ class YuanModel:
         return self._card
 
     def generate(
-        self, messages: Sequence[ChatMessage], sampling: Sampling, constraint: AnswerForm | None = None
+        self,
+        messages: Sequence[ChatMessage],
+        sampling: Sampling,
+        constraint: AnswerForm | None = None,
+        said: Sequence[Sequence[int]] = (),
     ) -> Generator[Token, None, Completion]:
         """Yield the assistant's next turn as one token; see `contract.Model`."""
-        return next_turn(self._card, self._ask, messages, sampling, constraint)
+        return next_turn(self._card, self._ask, messages, sampling, constraint, said)
 
     def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         """Return an estimate that is rather too high; what the prompt leaves out does not count."""
