@@ -51,6 +51,7 @@ CASES = (
     Case("decode, 8 streams", 8, 1, 192),
     Case("decode, 32 streams", 32, 1, 192),
     Case("prefill of 512", 1, 512, 512),
+    Case("512 rows at 4352, the mean of a prompt of 8192", 1, 512, 4352),
     Case("512 rows at 8192", 1, 512, 8192),
 )
 
