@@ -7,7 +7,18 @@ from msgspec.structs import replace
 
 from bus import wire
 from bus.errors import WireError
-from contract import Event, Failed, ServingError, Submit, Token, Trimmed
+from contract import (
+    Event,
+    Failed,
+    Finished,
+    Interrupt,
+    ServingError,
+    StopReason,
+    Submit,
+    Token,
+    Trimmed,
+    Usage,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +83,20 @@ class Assignment:
         said = tuple(tuple(self.token_ids.get(choice, ())) for choice in range(self.task.sampling.choices))
         if any(said):
             self.message = wire.encode(replace(self._submit, task=replace(self.task, said=said)))
+
+    def is_meant_by(self, interrupt: Interrupt) -> bool:
+        """Whether the interrupt is about this task; see there."""
+        return (
+            interrupt.task_id in (None, self.task.task_id)
+            and interrupt.caller == self.task.caller
+            and self._submit.asked_at < interrupt.asked_at
+        )
+
+    def interrupted(self) -> Finished:
+        """Return the ending of a task that is over with what it has said so far."""
+        reason: StopReason = "stop"
+        said_tokens = sum(map(len, self.token_ids.values()))
+        return Finished((reason,) * self.task.sampling.choices, Usage(completion_tokens=said_tokens))
 
     def is_news(self, event: Event) -> bool:
         """Note what the event tells; False if it was delivered before. Raises OutOfStep over a gap."""

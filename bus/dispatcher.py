@@ -67,9 +67,16 @@ class Dispatcher:
             self._tell(assignment.worker, Cancel(assignment.task.task_id), now)
 
     def interrupt(self, interrupt: Interrupt, now: float) -> None:
-        """Tell every worker: any of them may hold tasks of that caller, also through other gateways."""
+        """Tell every worker: any of them may hold tasks of that caller, also through other gateways.
+
+        Those that wait for a worker end here.
+        """
         for worker in self._roster.workers:
             self._tell(worker, interrupt, now)
+        for assignment in tuple(self._homeless.values()):
+            if assignment.is_meant_by(interrupt):
+                self._forget(assignment, now)
+                assignment.inbox.put(assignment.interrupted())
 
     def hear(self, worker: bytes, envelope: ToGateway, now: float) -> None:
         match envelope:
@@ -106,14 +113,17 @@ class Dispatcher:
             self._fail(assignment, Draining("the server is shutting down"), now)
 
     def _place(self, assignment: Assignment, now: float) -> None:
-        """Send the task to the first worker that can be reached, best first."""
+        """Send the task to a worker; what nobody can take fails, or waits if it was taken up."""
+        try:
+            self._send_to_best(assignment, now)
+        except ServingError as error:
+            self._cannot_place(assignment, error, now)
+
+    def _send_to_best(self, assignment: Assignment, now: float) -> None:
+        """Send the task to the first worker that can be reached, best first. Raises what `assign` raises."""
         fingerprint = assignment.fingerprint if assignment.has_begun else None
         while True:
-            try:
-                worker = self._roster.assign(assignment.task, now, assignment.refused, fingerprint)
-            except ServingError as error:
-                self._cannot_place(assignment, error, now)
-                return
+            worker = self._roster.assign(assignment.task, now, assignment.refused, fingerprint)
             if self._send(worker, assignment.message):
                 assignment.worker = worker
                 assignment.fingerprint = self._roster.fingerprint(worker)
@@ -151,6 +161,8 @@ class Dispatcher:
         return assignment if assignment is not None and assignment.worker == worker else None
 
     def _deliver(self, assignment: Assignment, event: Event, now: float) -> None:
+        if isinstance(event, Failed) and event.code == Draining.code and self._moves_on(assignment, now):
+            return
         if isinstance(event, Finished | Failed):
             self._forget(assignment, now)
             self.statuses = self._roster.statuses()  # whoever has read the ending sees the place free
@@ -168,6 +180,21 @@ class Dispatcher:
             self._fail(assignment, TookTooLong(f"the reader is {INBOX_EVENTS} events behind"), now)
         else:
             assignment.inbox.put(event)
+
+    def _moves_on(self, assignment: Assignment, now: float) -> bool:
+        """Whether another worker takes what a leaving one could not finish; it does at once or not at all."""
+        leaving = assignment.worker
+        if leaving is None or not assignment.can_go_on:
+            return False
+        self._roster.take_back(assignment.task.task_id)
+        assignment.lose_worker(now)
+        assignment.refused.add(leaving)  # its goodbye may come later
+        try:
+            self._send_to_best(assignment, now)
+        except ServingError:
+            return False
+        logger.info("Task %s goes on elsewhere: its worker is leaving", assignment.task.task_id)
+        return True
 
     def _tell(self, worker: bytes, envelope: ToWorker, now: float) -> None:
         if not self._send(worker, wire.encode(envelope)):

@@ -3,10 +3,10 @@
 #: Seconds that a step may take while answers are being read: a longer gap is felt as a stop.
 STEP_SECONDS = 0.3
 
-#: Rows below which a step tells nothing about rows: its time is that of reading the weights.
+#: Rows below which a step says nothing about the speed per row: it takes as long as reading the weights.
 TELLING_ROWS = 64
 
-#: How much one step's speed moves what is thought of the speed.
+#: Weight of the newest step in the running average of the speed.
 SHARE = 0.3
 
 

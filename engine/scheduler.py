@@ -106,7 +106,7 @@ class Scheduler:
         sequence.computed = computed
 
     def _admit(self) -> None:
-        """Let in who fits, in their order; who begins like one that is computed now waits for its blocks."""
+        """Admit waiting sequences in order while they fit, but none whose next block is being computed."""
         if not self.waiting or len(self.running) >= self.running_limit:
             return
         owed = sum(max(self._blocks_for(len(one.tokens) + 1) - len(one.blocks), 0) for one in self.running)

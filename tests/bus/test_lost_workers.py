@@ -1,10 +1,23 @@
 """Tasks whose worker is lost: another one goes on with them, or they end with a word."""
 
+import pytest
 from msgspec.structs import replace
 
 from bus.assignment import MOST_LOSSES, Assignment
 from bus.dispatcher import TAKE_UP_SECONDS
-from contract import Failed, Finished, Hello, Reply, Sampling, Submit, Token, Trimmed
+from contract import (
+    Failed,
+    Finished,
+    Goodbye,
+    Hello,
+    Interrupt,
+    Reply,
+    Sampling,
+    Submit,
+    Token,
+    Trimmed,
+    Usage,
+)
 from tests.bus.dispatching import codes, given, heard, hello, lose, token, told
 from tests.bus.house import CARD, chat
 
@@ -129,3 +142,62 @@ def test_a_task_that_is_the_end_of_its_workers_is_given_up(dispatcher, line):
         lose(dispatcher, line, assignment.worker)
     assert codes(assignment) == ["worker_lost"]
     assert len(dispatcher.statuses) == 1
+
+
+DRAINING = Reply("t", Failed("draining", "the worker is shutting down", 503, retryable=True))
+
+
+def test_what_a_leaving_worker_could_not_finish_goes_on_at_another(dispatcher, line):
+    dispatcher.hear(b"a", hello(), 0.0)
+    assignment = given(dispatcher)
+    dispatcher.hear(b"a", token(0), 0.5)
+    dispatcher.hear(b"b", hello("b"), 0.5)
+    dispatcher.hear(b"a", Goodbye("a"), 1.0)
+    dispatcher.hear(b"a", DRAINING, 16.0)
+    assert assignment.worker == b"b"
+    assert told(line) == [(), ((7,),)]
+    for envelope in (token(1), Reply("t", Finished())):
+        dispatcher.hear(b"b", envelope, 17.0)
+    assert heard(assignment) == [Token(0, (7,), "x"), Token(1, (7,), "x"), Finished()]
+
+
+def test_a_worker_that_leaves_without_a_goodbye_is_not_asked_again(dispatcher, line):
+    dispatcher.hear(b"a", hello(), 0.0)
+    assignment = given(dispatcher)
+    dispatcher.hear(b"a", DRAINING, 1.0)
+    assert heard(assignment) == [DRAINING.event]
+    assert line.submits() == [b"a"]
+
+
+def test_where_every_worker_leaves_a_task_ends_as_its_worker_said(dispatcher):
+    dispatcher.hear(b"a", hello(), 0.0)
+    assignment = given(dispatcher)
+    dispatcher.hear(b"b", hello("b"), 0.5)
+    for worker in ("a", "b"):
+        dispatcher.hear(worker.encode(), Goodbye(worker), 1.0)
+    dispatcher.hear(b"a", DRAINING, 16.0)
+    assert heard(assignment) == [DRAINING.event]
+    dispatcher.hear(b"c", hello("c"), 17.0)
+    assert assignment.worker is None
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "ends"),
+    [
+        (Interrupt("me", asked_at=9.0), True),
+        (Interrupt("me", "t", 9.0), True),
+        (Interrupt("me", "another", 9.0), False),
+        (Interrupt("somebody else", asked_at=9.0), False),
+        (Interrupt("me", asked_at=3.0), False),
+    ],
+)
+def test_a_task_that_waits_for_a_worker_can_be_interrupted(dispatcher, line, interrupt, ends):
+    dispatcher.hear(b"a", hello(), 0.0)
+    assignment = Assignment(Submit(chat(task_id="t", caller="me"), 5.0))
+    dispatcher.accept(assignment, 0.0)
+    dispatcher.hear(b"a", token(0, 5, 6), 0.5)
+    lose(dispatcher, line, b"a")
+    dispatcher.interrupt(interrupt, 2.0)
+    dispatcher.hear(b"b", hello("b"), 3.0)
+    assert line.submits() == ([b"a"] if ends else [b"a", b"b"])
+    assert heard(assignment)[1:] == ([Finished(("stop",), Usage(completion_tokens=2))] if ends else [])

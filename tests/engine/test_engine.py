@@ -228,6 +228,16 @@ def test_closing_the_generator_takes_the_answer_out_before_the_next_step():
         assert sum(len(batch.spans) > 1 for batch in executor.batches) <= 1
 
 
+def test_closed_answers_leave_nothing_behind_and_others_go_on(executor_of):
+    with running_engine(executor_of("Llama"), capacity=8) as engine:
+        kept = engine.generate(prompts()[5], LENGTH_12)
+        abandoned = [engine.generate(prompt, Sampling(temperature=0)) for prompt in prompts()[6:12]]
+        for generator in abandoned:
+            first_token(generator)
+            generator.close()
+        assert read(kept).ids == read(engine.generate(prompts()[5], LENGTH_12)).ids
+
+
 def test_closing_the_generator_of_a_waiting_answer_forgets_it():
     executor = CountingExecutor()
     with running_engine(executor, capacity=1) as engine:

@@ -103,9 +103,8 @@ class NativeExecutor:
 
 
 def _layer_weights(layer: PackedLayer) -> LayerWeights:
-    linears = (layer.query_key_value, layer.attended, layer.gate_up, layer.down)
     return LayerWeights(
-        *(Buffer.of(norm) for norm in layer.norms), *(_linear_weights(linear) for linear in linears)
+        *(Buffer.of(norm) for norm in layer.norms), *(_linear_weights(linear) for linear in layer.linears)
     )
 
 

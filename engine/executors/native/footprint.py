@@ -9,7 +9,7 @@ from engine.executors.native.architecture import (
     mlp_linears,
     sizes_of,
 )
-from engine.executors.native.weights import PANEL_COLUMNS, PackedLayer, PackedLinear, PackedModel
+from engine.executors.native.weights import PANEL_COLUMNS, PackedLinear, PackedModel
 
 
 def packed_bytes(skeleton: PreTrainedModel, bits: int) -> int:
@@ -41,7 +41,7 @@ def packed_bytes(skeleton: PreTrainedModel, bits: int) -> int:
 
 def bytes_of(model: PackedModel) -> int:
     """Count what a packed model holds."""
-    linears = [model.head, *(linear for layer in model.layers for linear in _linears(layer))]
+    linears = [model.head, *(linear for layer in model.layers for linear in layer.linears)]
     norms = [norm for layer in model.layers for norm in layer.norms if norm is not None]
     rest = [*norms, model.embedding, model.final_norm]
     return sum(_held(linear) for linear in linears) + sum(one.nbytes for one in rest)
@@ -61,10 +61,6 @@ def _linear_bytes(inputs: int, outputs: int, bits: int, *, has_bias: bool) -> in
 def _has_bias(layer: object, path: str) -> bool:
     linear = layer.get_submodule(path)  # type: ignore[attr-defined]
     return linear.bias is not None
-
-
-def _linears(layer: PackedLayer) -> tuple[PackedLinear, ...]:
-    return layer.query_key_value, layer.attended, layer.gate_up, layer.down
 
 
 def _held(linear: PackedLinear) -> int:

@@ -55,6 +55,11 @@ class PackedLayer:
     gate_up: PackedLinear
     down: PackedLinear
 
+    @property
+    def linears(self) -> tuple[PackedLinear, ...]:
+        """Return them in the order in which a step needs them, which is that of `LayerWeights`."""
+        return self.query_key_value, self.attended, self.gate_up, self.down
+
 
 @dataclass(frozen=True, slots=True)
 class PackedModel:
@@ -129,19 +134,19 @@ class _Packer:
     def _layer(self, layer: nn.Module) -> PackedLayer:
         return PackedLayer(
             norms=self._arranged(norms_of(layer)),
-            query_key_value=self._linear(attention_linears(layer), self._query_key_value_order()),
-            attended=self._linear([_linear(layer, "self_attn.o_proj")]),
-            gate_up=self._linear(mlp_linears(layer), gate_up_order(self._sizes.intermediate)),
-            down=self._linear([_linear(layer, "mlp.down_proj")]),
+            query_key_value=self._packed_linear(attention_linears(layer), self._query_key_value_order()),
+            attended=self._packed_linear([_linear_at(layer, "self_attn.o_proj")]),
+            gate_up=self._packed_linear(mlp_linears(layer), gate_up_order(self._sizes.intermediate)),
+            down=self._packed_linear([_linear_at(layer, "mlp.down_proj")]),
         )
 
     def _head(self, embedding: torch.Tensor) -> PackedLinear:
         """Pack the output layer; a weight that it shares with the embedding stays."""
         head = self._model.get_output_embeddings()  # type: ignore[no-untyped-call]
         is_shared = head.weight.data_ptr() == embedding.data_ptr()
-        return self._linear([head], finish=(lambda stored: None) if is_shared else self._finish)
+        return self._packed_linear([head], finish=(lambda stored: None) if is_shared else self._finish)
 
-    def _linear(
+    def _packed_linear(
         self, linears: Sequence[nn.Linear], order: Order | None = None, finish: Finish | None = None
     ) -> PackedLinear:
         """Pack some layers with the same inputs as one, their rows in this order."""
@@ -199,7 +204,7 @@ class _Packer:
         )
 
 
-def _linear(layer: nn.Module, path: str) -> nn.Linear:
+def _linear_at(layer: nn.Module, path: str) -> nn.Linear:
     return layer.get_submodule(path)  # type: ignore[return-value]
 
 

@@ -27,11 +27,11 @@ constexpr int64_t kChunkKeys = 256;
 // The largest head of a model.
 constexpr int64_t kMostHeadSize = 512;
 
-// Queries of a task, about: enough to use keys often, few enough to give every thread a task. Whole tiles of 8
-// for 1, 2, 4, 7, 8, 14 or 16 queries of a row.
+// Queries of a task, roughly: enough to use each key often, few enough that every thread gets a task. They
+// make whole tiles of 8 where a row has 1, 2, 4, 7, 8, 14 or 16 queries.
 constexpr int64_t kTaskQueries = 112;
 
-// Below any score; what is shared out to it is 0.
+// Score of a hidden key: below any real one, so that its share is exactly 0.
 constexpr float kHiddenScore = -1e30f;
 
 // One key head of one layer as one sequence sees it.

@@ -46,14 +46,14 @@ void store_row(const Inputs& to, int64_t index, const NumbersAt& numbers_at) {
     for (int64_t k = 0; k < to.width; k += kLanes) numbers_at(k).store(pairs + k);
     return;
   }
-  Floats greatest = Floats::zero(), sick = Floats::zero();
+  Floats greatest = Floats::zero(), not_finite = Floats::zero();
   for (int64_t k = 0; k < to.width; k += kLanes) {
     const Floats numbers = numbers_at(k);
     greatest = greater(greatest, magnitude(numbers));
-    sick = multiply_add(numbers, Floats::zero(), sick);
+    not_finite = multiply_add(numbers, Floats::zero(), not_finite);
   }
   const float scale = std::max(greatest.greatest() / kGreatestByte, kLeastScale);
-  to.scales[index] = scale + sick.sum();
+  to.scales[index] = scale + not_finite.sum();
   for (int64_t k = 0; k < to.width; k += kLanes)
     store_bytes(rounded(numbers_at(k) / Floats::all(scale)), to.row(index) + k);
 }

@@ -70,7 +70,7 @@ struct StepMemory {
   Workspace<uint8_t> numbers;
   std::vector<RowRange> ranges;
 
-  // `wanted` rows may be more than there are: one may be asked for several times.
+  // There may be more `wanted` rows than rows: the same one may be asked for several times.
   void reserve(const Model& model, int64_t step_rows, int64_t wanted) {
     const int64_t rows = std::max(step_rows, wanted);
     const Shape& shape = model.shape;

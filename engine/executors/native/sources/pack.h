@@ -68,16 +68,16 @@ inline void interleave(const uint8_t* const* columns, int64_t column_bytes, uint
 // not a number if one of the weights is not finite.
 template <class Number>
 float round_weights(const Number* weights, int64_t inputs, int8_t* to) {
-  Floats greatest = Floats::zero(), sick = Floats::zero();
+  Floats greatest = Floats::zero(), not_finite = Floats::zero();
   for (int64_t k = 0; k < inputs; k += kLanes) {
     const Floats numbers = Floats::load(weights + k);
     greatest = greater(greatest, magnitude(numbers));
-    sick = multiply_add(numbers, Floats::zero(), sick);
+    not_finite = multiply_add(numbers, Floats::zero(), not_finite);
   }
   const float scale = greatest.greatest() / kGreatestWeight, divisor = scale > 0.0f ? scale : 1.0f;
   for (int64_t k = 0; k < inputs; k += kLanes)
     store_whole(rounded(Floats::load(weights + k) / Floats::all(divisor)), to + k);
-  return divisor + sick.sum();
+  return divisor + not_finite.sum();
 }
 
 // Round a panel's columns, each into its row of `whole`, and say how its products are to be read.

@@ -102,14 +102,14 @@ class StepRun {
         float* one = heads + head * shape_.head_size;
         normalize_head(one, head < shape_.heads ? layer.query_norm : layer.key_norm, shape_.epsilon,
                        shape_.head_size);
-        turn(one, row);
+        rotate_head(one, row);
       }
       narrow(heads, model_.query_width(), memory_.queries.data() + row * model_.query_width());
       write_cache(heads + model_.query_width(), row, index);
     }
   }
 
-  void turn(float* head, int64_t row) const {
+  void rotate_head(float* head, int64_t row) const {
     const int64_t half = shape_.rotary_size / 2;
     rotate(head, step_.cosines + row * half, step_.sines + row * half, half);
   }

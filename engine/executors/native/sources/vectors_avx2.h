@@ -1,7 +1,7 @@
 // The same with AVX2 and FMA: two vectors of eight, pairs taken apart before they are multiplied.
 #pragma once
 
-// Number of vectors' products that a tile of attention keeps in registers; see attention.h.
+// Tiles of attention: queries scored together; queries, and vectors of values, summed up together.
 constexpr int kQueriesTogether = 4, kValueQueries = 2, kValueVectors = 2;
 
 // bfloat16, rounded to the nearest, in the upper halves of the lanes; what is not a number stays so.

@@ -1,7 +1,7 @@
 // Vectors of AVX-512 with its bfloat16 and VNNI instructions.
 #pragma once
 
-// Number of vectors' products that a tile of attention keeps in registers; see attention.h.
+// Tiles of attention: queries scored together; queries, and vectors of values, summed up together.
 constexpr int kQueriesTogether = 8, kValueQueries = 4, kValueVectors = 4;
 
 struct Floats {
