@@ -11,13 +11,17 @@ from tests.engine.native import packed, small_model
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the highest use of memory")
 
-#: Loads the folder as a worker does; prints the plan's bytes for the weights, and by how much the
-#: highest use of memory went beyond that of the process before (writing 5 begins to measure anew).
+#: Loads the folder as a worker does, with the memory that it asks for ahead; prints the plan's bytes for
+#: the weights, and by how much the highest use of memory went beyond that of the process before (writing 5
+#: begins to measure anew).
 LOAD = """
 import sys
+import time
 from pathlib import Path
 import torch
 from engine.checkpoints.checkpoint import open_checkpoint
+from engine.executors.native.huge_pages import HugePages
+from engine.loading.expected import expected_bytes
 from engine.loading.load import plan_load
 from engine.loading.plan import Wish
 
@@ -27,11 +31,17 @@ def kilobytes(name):
 
 def load(path, tier, executor):
     checkpoint, wish = open_checkpoint(Path(path)), Wish(tier, 512, False, 512)
-    planned = plan_load(
-        checkpoint, wish, is_cuda=False, memory_bytes=None, capacity=1, executor=executor
-    )
     before = kilobytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
+    expected = expected_bytes(
+        Path(path), tier, device="cpu", executor=executor, memory_bytes=None
+    )
+    ahead = HugePages(expected)
+    while ahead.made_bytes < expected:
+        time.sleep(0.01)
+    planned = plan_load(
+        checkpoint, wish, is_cuda=False, memory_bytes=None, capacity=1, executor=executor, ahead=ahead
+    )
     model = planned.carry_out_packed() if planned.is_native else planned.carry_out()
     print(planned.memory.weight_bytes, (kilobytes("VmHWM") - before) * 1024)
 

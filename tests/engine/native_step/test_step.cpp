@@ -253,13 +253,13 @@ void check_refusals(TinyModel& model) {
 }
 
 void check_shapes(TinyModel& model) {
-  for (int64_t Shape::* size : {&Shape::hidden, &Shape::heads, &Shape::layers, &Shape::vocabulary,
-                                &Shape::cache_blocks, &Shape::bits}) {
-    for (const int64_t wrong : {int64_t{0}, int64_t{-16}, int64_t{1} << 62, int64_t{112}}) {
-      TinyModel changed = model;
-      changed.shape.*size = wrong;
+  for (int64_t Shape::* size :
+       {&Shape::bits, &Shape::layers, &Shape::hidden, &Shape::intermediate, &Shape::heads, &Shape::key_heads,
+        &Shape::head_size, &Shape::rotary_size, &Shape::vocabulary, &Shape::cache_blocks, &Shape::threads}) {
+    for (const int64_t wrong : {int64_t{-16}, int64_t{17}, int64_t{1} << 62}) {
+      if (size == &Shape::threads && wrong == 17) continue;  // any number of threads will do
       ModelWeights given = model.given();
-      given.shape = changed.shape;
+      given.shape.*size = wrong;
       void* handle = nullptr;
       Message message{};
       expect(lectern_open(&given, &handle, &message) != 0, "a shape that cannot be is refused");
