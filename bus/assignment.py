@@ -51,6 +51,7 @@ class Assignment:
         self.started: float | None = None
         self.lost_at: float | None = None  # since when it has waited for another worker
         self.is_abandoned = False
+        self.is_interrupted = False
         # Looked up by module, so that it is gevent's queue where gevent has patched the world.
         self.inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._submit = submit

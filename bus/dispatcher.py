@@ -69,14 +69,13 @@ class Dispatcher:
     def interrupt(self, interrupt: Interrupt, now: float) -> None:
         """Tell every worker: any of them may hold tasks of that caller, also through other gateways.
 
-        Those that wait for a worker end here.
+        Those that wait for a worker end here, and so do those whose worker turns out to be lost.
         """
+        for assignment in self._assignments.values():
+            assignment.is_interrupted |= assignment.is_meant_by(interrupt)
         for worker in self._roster.workers:
             self._tell(worker, interrupt, now)
-        for assignment in tuple(self._homeless.values()):
-            if assignment.is_meant_by(interrupt):
-                self._forget(assignment, now)
-                assignment.inbox.put(assignment.interrupted())
+        self._house(now)
 
     def hear(self, worker: bytes, envelope: ToGateway, now: float) -> None:
         match envelope:
@@ -114,16 +113,26 @@ class Dispatcher:
 
     def _place(self, assignment: Assignment, now: float) -> None:
         """Send the task to a worker; what nobody can take fails, or waits if it was taken up."""
+        if assignment.is_interrupted:
+            self._forget(assignment, now)
+            assignment.inbox.put(assignment.interrupted())
+            return
         try:
             self._send_to_best(assignment, now)
         except ServingError as error:
             self._cannot_place(assignment, error, now)
 
     def _send_to_best(self, assignment: Assignment, now: float) -> None:
-        """Send the task to the first worker that can be reached, best first. Raises what `assign` raises."""
+        """Send the task to the first worker that can be reached, best first. Raises what `assign` raises.
+
+        One that came back still speaks of its earlier run of the task: it is left out until it has let go.
+        """
         fingerprint = assignment.fingerprint if assignment.has_begun else None
+        skipped = assignment.refused
+        if assignment.lost_at is not None:
+            skipped = skipped | self._roster.holders_of(assignment.task.task_id)
         while True:
-            worker = self._roster.assign(assignment.task, now, assignment.refused, fingerprint)
+            worker = self._roster.assign(assignment.task, now, skipped, fingerprint)
             if self._send(worker, assignment.message):
                 assignment.worker = worker
                 assignment.fingerprint = self._roster.fingerprint(worker)
@@ -165,6 +174,7 @@ class Dispatcher:
             return
         if isinstance(event, Finished | Failed):
             self._forget(assignment, now)
+            self._house(now)  # before a new task takes the place
             self.statuses = self._roster.statuses()  # whoever has read the ending sees the place free
             assignment.inbox.put(event)
             return
@@ -184,7 +194,7 @@ class Dispatcher:
     def _moves_on(self, assignment: Assignment, now: float) -> bool:
         """Whether another worker takes what a leaving one could not finish; it does at once or not at all."""
         leaving = assignment.worker
-        if leaving is None or not assignment.can_go_on:
+        if leaving is None or assignment.is_interrupted or not assignment.can_go_on:
             return False
         self._roster.take_back(assignment.task.task_id)
         assignment.lose_worker(now)

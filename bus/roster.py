@@ -156,6 +156,10 @@ class Roster:
         self._holders[task.task_id] = worker
         return worker
 
+    def holders_of(self, task_id: str) -> set[bytes]:
+        """Return the workers that hold the task by their last word, whether or not it was given to them."""
+        return {worker for worker, seat in self._seats.items() if task_id in seat.hello.held}
+
     def fingerprint(self, worker: bytes) -> str:
         """Return the fingerprint of the worker's model."""
         return self._seats[worker].hello.model.fingerprint

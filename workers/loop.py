@@ -306,7 +306,8 @@ class WorkerLoop:
                 if held.is_interrupted:
                     reason: StopReason = "stop"
                     reasons = (reason,) * held.task.sampling.choices
-                    return Finished(reasons, Usage(completion_tokens=said_tokens))
+                    told_tokens = sum(map(len, held.task.said))
+                    return Finished(reasons, Usage(completion_tokens=max(said_tokens, told_tokens)))
                 if isinstance(event, Token):
                     said_tokens += len(event.ids)
                     if event.is_empty or _was_told(held.task, event):

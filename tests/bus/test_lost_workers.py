@@ -5,6 +5,7 @@ from msgspec.structs import replace
 
 from bus.assignment import MOST_LOSSES, Assignment
 from bus.dispatcher import TAKE_UP_SECONDS
+from bus.wire import SILENCE_SECONDS
 from contract import (
     Failed,
     Finished,
@@ -201,3 +202,47 @@ def test_a_task_that_waits_for_a_worker_can_be_interrupted(dispatcher, line, int
     dispatcher.hear(b"b", hello("b"), 3.0)
     assert line.submits() == ([b"a"] if ends else [b"a", b"b"])
     assert heard(assignment)[1:] == ([Finished(("stop",), Usage(completion_tokens=2))] if ends else [])
+
+
+def test_a_worker_that_comes_back_is_given_the_task_once_its_earlier_run_is_silent(dispatcher, line):
+    dispatcher.hear(b"a", hello(), 0.0)
+    assignment = given(dispatcher)
+    dispatcher.hear(b"a", token(0), 0.5)
+    dispatcher.beat(0.5 + SILENCE_SECONDS + 1)
+    assert assignment.worker is None
+    # What the worker said meanwhile comes now, and its earlier run may even end.
+    for envelope in (token(1), hello(held=("t",)), token(2), Reply("t", Finished())):
+        dispatcher.hear(b"a", envelope, 8.0)
+    assert line.submits() == [b"a"]
+    assert line.cancels() == [(b"a", "t")]
+    dispatcher.hear(b"a", hello(), 9.0)
+    assert line.submits() == [b"a", b"a"]
+    for envelope in (token(1), token(2), token(3), Reply("t", Finished())):
+        dispatcher.hear(b"a", envelope, 10.0)
+    *tokens, last = heard(assignment)
+    assert [event.index for event in tokens] == [0, 1, 2, 3]
+    assert last == Finished()
+
+
+def test_a_task_that_waits_has_the_next_place_before_a_new_one(dispatcher, line):
+    for name in ("a", "b"):
+        dispatcher.hear(name.encode(), hello(name, capacity=1), 0.0)
+    first, second = given(dispatcher, "first"), given(dispatcher, "second")
+    lose(dispatcher, line, first.worker)
+    left = second.worker
+    dispatcher.hear(left, Reply("second", Finished()), 2.0)
+    assert first.worker == left
+    assert codes(given(dispatcher, "new")) == ["overloaded"]
+
+
+def test_an_interrupt_that_a_lost_worker_did_not_hear_still_ends_the_task(dispatcher, line):
+    for name in ("a", "b"):
+        dispatcher.hear(name.encode(), hello(name), 0.0)
+    assignment = Assignment(Submit(chat(task_id="t", caller="me"), 5.0))
+    dispatcher.accept(assignment, 0.0)
+    dispatcher.hear(b"a", token(0), 0.5)
+    dispatcher.interrupt(Interrupt("me", "t", 9.0), 1.0)
+    assert assignment.worker == b"a"
+    lose(dispatcher, line, b"a")
+    assert heard(assignment) == [Token(0, (7,), "x"), Finished(("stop",), Usage(completion_tokens=1))]
+    assert line.submits() == [b"a"]

@@ -23,6 +23,7 @@ from contract import (
     Submit,
     Token,
     Trimmed,
+    Usage,
 )
 from tests.bus.house import CARD, PATIENCE, Endless, Reader, RunningWorker, chat, echo, eventually
 from tests.workers.gateways import started
@@ -380,4 +381,15 @@ def test_an_interrupt_that_comes_late_spares_what_was_asked_for_after_it(gateway
     gateway.says(wire.encode(Beat(1)))
     expected = Hello(worker.name, CARD, ("chat",), 2, 1, ("after",), 1)
     eventually(lambda: gateway.hears(lambda each: without_speed(each) == expected))
+    worker.stop()
+
+
+def test_an_interrupted_answer_counts_what_a_lost_worker_has_said(gateway):
+    worker = started(gateway, Endless())
+    gateway.says(
+        wire.encode(Submit(chat(task_id="t", caller="me", said=(tuple(range(5000)),)), asked_at=1.0))
+    )
+    gateway.says(wire.encode(Interrupt("me", asked_at=2.0)))
+    ending = Finished(("stop",), Usage(completion_tokens=5000))
+    eventually(lambda: gateway.hears(lambda each: each == Reply("t", ending)))
     worker.stop()
