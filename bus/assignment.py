@@ -13,11 +13,9 @@ from contract import (
     Finished,
     Interrupt,
     ServingError,
-    StopReason,
     Submit,
     Token,
     Trimmed,
-    Usage,
 )
 
 logger = logging.getLogger(__name__)
@@ -86,18 +84,12 @@ class Assignment:
             self.message = wire.encode(replace(self._submit, task=replace(self.task, said=said)))
 
     def is_meant_by(self, interrupt: Interrupt) -> bool:
-        """Whether the interrupt is about this task; see there."""
-        return (
-            interrupt.task_id in (None, self.task.task_id)
-            and interrupt.caller == self.task.caller
-            and self._submit.asked_at < interrupt.asked_at
-        )
+        return interrupt.is_about(self.task, self._submit.asked_at)
 
     def interrupted(self) -> Finished:
         """Return the ending of a task that is over with what it has said so far."""
-        reason: StopReason = "stop"
         said_tokens = sum(map(len, self.token_ids.values()))
-        return Finished((reason,) * self.task.sampling.choices, Usage(completion_tokens=said_tokens))
+        return Finished.interrupted(self.task.sampling.choices, said_tokens)
 
     def is_news(self, event: Event) -> bool:
         """Note what the event tells; False if it was delivered before. Raises OutOfStep over a gap."""

@@ -33,6 +33,11 @@ class Interrupt(Struct, frozen=True, tag="interrupt"):
     task_id: str | None = None
     asked_at: float = math.inf
 
+    def is_about(self, task: Task, asked_at: float) -> bool:
+        """Whether it ends this task, which was asked for then."""
+        is_named = self.task_id in (None, task.task_id)
+        return is_named and self.caller == task.caller and asked_at < self.asked_at
+
 
 class Beat(Struct, frozen=True, tag="beat"):
     """Gateway to worker: I am here. The worker's next Hello says the number again."""

@@ -107,6 +107,11 @@ class Finished(Struct, frozen=True, tag="finished"):
         """How the first choice ended, which mostly is the only one."""
         return self.reasons[0]
 
+    @classmethod
+    def interrupted(cls, choices: int, said_tokens: int) -> Self:
+        """The task is over with what it has said so far, as if it had been done."""
+        return cls(("stop",) * choices, Usage(completion_tokens=said_tokens))
+
 
 class Failed(Struct, frozen=True, tag="failed"):
     """The task ended without an answer."""

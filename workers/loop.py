@@ -29,12 +29,10 @@ from contract import (
     Refused,
     Reply,
     ServingError,
-    StopReason,
     Submit,
     Task,
     Token,
     ToWorker,
-    Usage,
 )
 from workers.speedometer import Speedometer
 
@@ -210,8 +208,7 @@ class WorkerLoop:
 
     def _interrupt(self, interrupt: Interrupt) -> None:
         for held in self._held.values():
-            is_meant = interrupt.task_id in (None, held.task.task_id)
-            if is_meant and held.task.caller == interrupt.caller and held.asked_at < interrupt.asked_at:
+            if interrupt.is_about(held.task, held.asked_at):
                 held.is_interrupted = True
 
     def _tell(self, said: Said) -> None:
@@ -304,10 +301,8 @@ class WorkerLoop:
                 if isinstance(event, Finished | Failed):
                     return event
                 if held.is_interrupted:
-                    reason: StopReason = "stop"
-                    reasons = (reason,) * held.task.sampling.choices
                     told_tokens = sum(map(len, held.task.said))
-                    return Finished(reasons, Usage(completion_tokens=max(said_tokens, told_tokens)))
+                    return Finished.interrupted(held.task.sampling.choices, max(said_tokens, told_tokens))
                 if isinstance(event, Token):
                     said_tokens += len(event.ids)
                     if event.is_empty or _was_told(held.task, event):
