@@ -49,7 +49,7 @@ class Dispatcher:
         self._roster = roster
         self._send = send
         self._assignments: dict[str, Assignment] = {}
-        self._homeless: dict[str, Assignment] = {}  # those that wait for another worker
+        self._waiting: dict[str, Assignment] = {}  # those that wait for another worker
 
     def accept(self, assignment: Assignment, now: float) -> None:
         """Find a worker for a new task."""
@@ -75,7 +75,7 @@ class Dispatcher:
             assignment.is_interrupted |= assignment.is_meant_by(interrupt)
         for worker in self._roster.workers:
             self._tell(worker, interrupt, now)
-        self._house(now)
+        self._place_waiting(now)
 
     def hear(self, worker: bytes, envelope: ToGateway, now: float) -> None:
         match envelope:
@@ -90,7 +90,7 @@ class Dispatcher:
                 self._take_up(greeting.lost, now)
                 for task_id in greeting.strays:
                     self._tell(worker, Cancel(task_id), now)
-                self._house(now)
+                self._place_waiting(now)
                 self.statuses = self._roster.statuses()
             case Goodbye():
                 self._roster.farewell(worker)
@@ -102,7 +102,7 @@ class Dispatcher:
         for worker in self._roster.workers:
             self._tell(worker, beat, now)
         self._take_up(self._roster.bury(now), now)
-        self._house(now)
+        self._place_waiting(now)
         self.statuses = self._roster.statuses()
 
     def close(self, now: float) -> None:
@@ -145,15 +145,15 @@ class Dispatcher:
         if assignment.lost_at is None:
             self._fail(assignment, error, now)
         elif now - assignment.lost_at < TAKE_UP_SECONDS:
-            self._homeless[assignment.task.task_id] = assignment
+            self._waiting[assignment.task.task_id] = assignment
         else:
             reason = f"no other took it up within {TAKE_UP_SECONDS:.0f} s"
             self._fail(assignment, WorkerLost(f"the worker was lost while it held the task; {reason}"), now)
 
-    def _house(self, now: float) -> None:
+    def _place_waiting(self, now: float) -> None:
         """Try again with those that wait for a worker."""
-        homeless, self._homeless = self._homeless, {}
-        for assignment in homeless.values():
+        waiting, self._waiting = self._waiting, {}
+        for assignment in waiting.values():
             assignment.refused.clear()
             self._place(assignment, now)
 
@@ -174,7 +174,7 @@ class Dispatcher:
             return
         if isinstance(event, Finished | Failed):
             self._forget(assignment, now)
-            self._house(now)  # before a new task takes the place
+            self._place_waiting(now)  # before a new task takes the place
             self.statuses = self._roster.statuses()  # whoever has read the ending sees the place free
             assignment.inbox.put(event)
             return
@@ -237,6 +237,6 @@ class Dispatcher:
         if self._assignments.get(task_id) is not assignment:
             return False
         del self._assignments[task_id]
-        self._homeless.pop(task_id, None)
+        self._waiting.pop(task_id, None)
         self._roster.release(task_id, now)
         return True

@@ -132,6 +132,14 @@ def start_process(gateway):
     return process
 
 
+def readers_under_way(gateway, count=20):
+    """Tasks that have all begun to say something."""
+    readers = [Reader(gateway, chat()) for _ in range(count)]
+    for reader in readers:
+        eventually(lambda reader=reader: reader.events)
+    return readers
+
+
 def indices(reader):
     return [event.index for event in reader.events if isinstance(event, Token)]
 
@@ -139,9 +147,7 @@ def indices(reader):
 def test_a_killed_workers_tasks_go_on_at_another_within_a_moment(house):
     gateway = house.gateway()
     with start_process(gateway) as process:
-        readers = [Reader(gateway, chat()) for _ in range(20)]
-        for reader in readers:
-            eventually(lambda reader=reader: reader.events)
+        readers = readers_under_way(gateway)
         other = house.worker(gateway, perform=Endless(), capacity=20)
         process.kill()
     killed, said = time.monotonic(), [len(reader.events) for reader in readers]
@@ -157,9 +163,7 @@ def test_a_killed_workers_tasks_go_on_at_another_within_a_moment(house):
 def test_tasks_of_a_killed_worker_wait_for_the_next_and_new_ones_are_refused(house):
     gateway = house.gateway()
     with start_process(gateway) as process:
-        readers = [Reader(gateway, chat()) for _ in range(20)]
-        for reader in readers:
-            eventually(lambda reader=reader: reader.events)
+        readers = readers_under_way(gateway)
         process.kill()
     eventually(lambda: gateway.workers() == ())
     assert next(gateway.submit(chat())).code == "no_worker"
