@@ -110,7 +110,8 @@ class Finished(Struct, frozen=True, tag="finished"):
     @classmethod
     def interrupted(cls, choices: int, said_tokens: int) -> Self:
         """The task is over with what it has said so far, as if it had been done."""
-        return cls(("stop",) * choices, Usage(completion_tokens=said_tokens))
+        reason: StopReason = "stop"
+        return cls((reason,) * choices, Usage(completion_tokens=said_tokens))
 
 
 class Failed(Struct, frozen=True, tag="failed"):
