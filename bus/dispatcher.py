@@ -128,11 +128,11 @@ class Dispatcher:
         One that came back still speaks of its earlier run of the task: it is left out until it has let go.
         """
         fingerprint = assignment.fingerprint if assignment.has_begun else None
-        skipped = assignment.refused
-        if assignment.lost_at is not None:
+        skipped, waits = assignment.refused, assignment.lost_at is not None
+        if waits:
             skipped = skipped | self._roster.holders_of(assignment.task.task_id)
         while True:
-            worker = self._roster.assign(assignment.task, now, skipped, fingerprint)
+            worker = self._roster.assign(assignment.task, now, skipped, fingerprint, waits=waits)
             if self._send(worker, assignment.message):
                 assignment.worker = worker
                 assignment.fingerprint = self._roster.fingerprint(worker)

@@ -131,11 +131,18 @@ class Roster:
             seat.is_leaving = True
 
     def assign(
-        self, task: Task, now: float, skipped: Set[bytes] = frozenset(), fingerprint: str | None = None
+        self,
+        task: Task,
+        now: float,
+        skipped: Set[bytes] = frozenset(),
+        fingerprint: str | None = None,
+        *,
+        waits: bool = False,
     ) -> bytes:
         """Give the task to the least loaded worker that can do it and is not skipped.
 
-        With a fingerprint, only workers with the model of that fingerprint can do it.
+        With a fingerprint, only workers with the model of that fingerprint can do it. One that `waits` is
+        not turned away, however often it is tried.
         Raises UnknownModel, UnknownTask, NoWorker or Overloaded.
         """
         self._check_known(task)
@@ -148,7 +155,7 @@ class Roster:
             raise NoWorker(f"no worker for task {task.name!r} is connected at the moment")
         free = [worker for worker, seat in able.items() if worker not in skipped and not seat.is_full]
         if not free:
-            raise self._overloaded(able.values())
+            raise self._overloaded(able.values(), turned_away=0 if waits else 1)
         worker = min(free, key=lambda each: (able[each].active / able[each].hello.capacity, able[each].turn))
         self._turns += 1
         able[worker].turn = self._turns
@@ -212,13 +219,13 @@ class Roster:
         if task.name not in names:
             raise UnknownTask(f"there is no task {task.name!r}; there is {_listed(names)}")
 
-    def _overloaded(self, able: Collection[Seat]) -> Overloaded:
+    def _overloaded(self, able: Collection[Seat], turned_away: int) -> Overloaded:
         """A place comes free every (mean duration / places); those turned away before come first.
 
         Nobody waits longer than a mean duration: by then every task held now has ended.
         """
         places = sum(seat.hello.capacity for seat in able)
-        self._turned_away = min(self._turned_away + 1, places)
+        self._turned_away = min(self._turned_away + turned_away, places)
         mean = FIRST_GUESS_SECONDS if self._mean_seconds is None else self._mean_seconds
         shortest, longest = RETRY_SECONDS
         seconds = min(max(mean * self._turned_away / max(places, 1), shortest), longest)

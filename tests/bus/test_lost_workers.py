@@ -235,6 +235,17 @@ def test_a_task_that_waits_has_the_next_place_before_a_new_one(dispatcher, line)
     assert codes(given(dispatcher, "new")) == ["overloaded"]
 
 
+def test_a_task_that_waits_makes_nobody_else_wait_longer(dispatcher, line):
+    for name in ("a", "b"):
+        dispatcher.hear(name.encode(), hello(name, capacity=3), 0.0)
+    tasks = [given(dispatcher, str(number)) for number in range(6)]
+    lose(dispatcher, line, tasks[0].worker)
+    for tenth in range(10):
+        dispatcher.beat(1.0 + tenth / 10)
+    (failed,) = heard(given(dispatcher, "new"))
+    assert failed.retry_after_seconds < 2  # of the five that one task is thought to take
+
+
 def test_an_interrupt_that_a_lost_worker_did_not_hear_still_ends_the_task(dispatcher, line):
     for name in ("a", "b"):
         dispatcher.hear(name.encode(), hello(name), 0.0)
